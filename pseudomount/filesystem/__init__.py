@@ -1,0 +1,40 @@
+"""What a person browses: the FileSystem contract, its columns, and paths."""
+
+from pseudomount.filesystem.columns import NAT, Names, TimeColumn, gather_ranges
+from pseudomount.filesystem.contract import (
+    DataRuns,
+    FileRows,
+    FileSystem,
+    FileType,
+    LinkRows,
+    Looked,
+    Match,
+    NameEncoding,
+    Parser,
+    RunKind,
+    StreamInfo,
+    Targets,
+)
+from pseudomount.filesystem.names import escape, printable, unescape
+
+__all__ = [
+    "NAT",
+    "DataRuns",
+    "FileRows",
+    "FileSystem",
+    "FileType",
+    "LinkRows",
+    "Looked",
+    "Match",
+    "NameEncoding",
+    "Names",
+    "Parser",
+    "RunKind",
+    "StreamInfo",
+    "Targets",
+    "TimeColumn",
+    "escape",
+    "gather_ranges",
+    "printable",
+    "unescape",
+]

@@ -1,0 +1,5 @@
+"""Where secondary copies lie."""
+
+from pseudomount.storage.contract import Store
+
+__all__ = ["Store"]
