@@ -4,6 +4,8 @@ A finding is no exception: it is noted and the work goes on. Whoever browses rea
 `volume.findings` or `backup.findings`, and from the CLI as a table.
 """
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -65,13 +67,20 @@ class FindingLog(Sequence[Finding]):
     are counted in `dropped` and no longer kept.
     """
 
-    def __init__(self, volume: str = "", limit: int = 10_000) -> None:
+    def __init__(self, volume: str = "", limit: int = 10_000, parent: FindingLog | None = None) -> None:
+        """Makes an empty log.
+
+        Args:
+            volume: name given to findings that come without one.
+            limit: findings kept.
+            parent: a log that gets every finding of this one as well.
+        """
         self.volume = volume
         self.limit = limit
         self.dropped = 0
+        self._parent = parent
         self._worst = 0
-        self._items: dict[Finding, None] = {}
-        self._list: list[Finding] = []
+        self._items: dict[Finding, Finding] = {}
         self._lock = threading.Lock()
 
     def add(
@@ -91,15 +100,16 @@ class FindingLog(Sequence[Finding]):
         """Notes a finding made elsewhere; a nameless one gets this log's volume."""
         if not finding.volume and self.volume:
             finding = replace(finding, volume=self.volume)
+        key = replace(finding, path="")  # the same finding with a path says more than without
         with self._lock:
             self._worst = max(self._worst, finding.severity)
-            if finding in self._items:
-                return
-            if len(self._list) >= self.limit:
+            known = self._items.get(key)
+            if known is None and len(self._items) >= self.limit:
                 self.dropped += 1
-                return
-            self._items[finding] = None
-            self._list.append(finding)
+            elif known is None or (finding.path and not known.path):
+                self._items[key] = finding
+        if self._parent is not None:
+            self._parent.append(finding)
 
     def add_error(
         self,
@@ -126,17 +136,21 @@ class FindingLog(Sequence[Finding]):
         return Severity(self._worst) if self._worst else None
 
     def __len__(self) -> int:
-        return len(self._list)
+        return len(self._items)
 
     @overload
     def __getitem__(self, index: int) -> Finding: ...
     @overload
     def __getitem__(self, index: slice) -> list[Finding]: ...
     def __getitem__(self, index: int | slice) -> Finding | list[Finding]:
-        return self._list[index]
+        return self._snapshot()[index]
 
     def __iter__(self) -> Iterator[Finding]:
-        return iter(list(self._list))
+        return iter(self._snapshot())
+
+    def _snapshot(self) -> list[Finding]:
+        with self._lock:
+            return list(self._items.values())
 
     def __repr__(self) -> str:
-        return f"<FindingLog {len(self._list)} findings{f', {self.dropped} more' if self.dropped else ''}>"
+        return f"<FindingLog {len(self._items)} findings{f', {self.dropped} more' if self.dropped else ''}>"

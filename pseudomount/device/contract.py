@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from operator import index
 from types import MappingProxyType
 from typing import Self
 
@@ -200,6 +201,7 @@ class BlockDevice(ABC):
         """
         if self._closed:
             raise ClosedError(f"{self.name} is closed")
+        offset, length = index(offset), index(length)  # numpy's integers wrap around, Python's do not
         if offset < 0 or length < 0 or offset + length > self.size:
             raise self._outside(offset, length)
         if not length:
@@ -225,32 +227,69 @@ class BlockDevice(ABC):
         if self._closed:
             raise ClosedError(f"{self.name} is closed")
         offs, lens = as_ranges(offsets, lengths)
-        size = self.size
-        outside = (offs < 0) | (lens < 0) | (lens > size) | (offs > size - np.clip(lens, 0, size))
-        any_outside = bool(outside.any())
-        asked = np.where(outside, 0, lens) if any_outside else lens
-        total = _total(asked)
-        if total > self.batch_budget:
-            raise BatchTooLargeError(f"{self.name}: a batch of {total} bytes is over the budget of {self.batch_budget}")
+        outside = _outside_of(self.size, offs, lens)
+        asked = np.where(outside, 0, lens) if bool(outside.any()) else lens
         ends = np.cumsum(asked)
         positions = ends - asked
-        buffer = np.empty(total, np.uint8)
-        wanted = asked > 0
-        errors: dict[int, PseudomountError] = {}
-        if bool(wanted.all()):
-            if total:
-                errors.update(self._fill(offs, asked, buffer, positions))
-        else:
-            rows = np.flatnonzero(wanted)
-            if len(rows):
-                failed = self._fill(offs[rows], asked[rows], buffer, positions[rows])
-                errors.update((int(rows[i]), error) for i, error in failed.items())
-        if any_outside:
-            for i in np.flatnonzero(outside).tolist():
-                errors[i] = self._outside(int(offs[i]), int(lens[i]))
+        buffer = np.empty(self._affordable(asked), np.uint8)
+        errors = self._guarded(offs, lens, outside, buffer, positions)
         for i in errors:
             buffer[positions[i] : ends[i]] = 0
         return ReadBatch(buffer, positions, asked, errors or _NO_ERRORS)
+
+    def read_into(
+        self, offsets: Int64s, lengths: Int64s, buffer: UInt8s, positions: Int64s
+    ) -> Mapping[int, PseudomountError]:
+        """`read_many` as layers ask it of the device below: into the buffer of whoever asked them, without a copy.
+
+        Args:
+            offsets, lengths: int64 (n,), bytes; any order, overlaps allowed.
+            buffer: uint8, range i is written to `buffer[positions[i]:]`. The places of ranges do not overlap.
+            positions: int64 (n,).
+
+        Returns the errors of the ranges that failed; what `buffer` then holds in their places means nothing.
+
+        Raises:
+            BatchTooLargeError: the ranges sum up to more than `batch_budget`.
+        """
+        if self._closed:
+            raise ClosedError(f"{self.name} is closed")
+        outside = _outside_of(self.size, offsets, lengths)
+        self._affordable(np.where(outside, 0, lengths) if bool(outside.any()) else lengths)
+        return self._guarded(offsets, lengths, outside, buffer, positions)
+
+    def _affordable(self, lengths: Int64s) -> int:
+        """The sum of lengths that are inside the device, if the budget allows it."""
+        total = _total(lengths)
+        if total > self.batch_budget:
+            raise BatchTooLargeError(f"{self.name}: a batch of {total} bytes is over the budget of {self.batch_budget}")
+        return total
+
+    def _guarded(
+        self, offsets: Int64s, lengths: Int64s, outside: NDArray[np.bool_], buffer: UInt8s, positions: Int64s
+    ) -> Mapping[int, PseudomountError]:
+        """`_fill` with the ranges that it may have; the others get their errors here."""
+        wanted = ~outside & (lengths > 0)
+        if bool(wanted.all()):
+            return self._filled(offsets, lengths, buffer, positions) if len(offsets) else _NO_ERRORS
+        errors: dict[int, PseudomountError] = {}
+        rows = np.flatnonzero(wanted)
+        if len(rows):
+            failed = self._filled(offsets[rows], lengths[rows], buffer, positions[rows])
+            errors.update((int(rows[i]), error) for i, error in failed.items())
+        for i in np.flatnonzero(outside).tolist():
+            errors[i] = self._outside(int(offsets[i]), int(lengths[i]))
+        return errors
+
+    def _filled(
+        self, offsets: Int64s, lengths: Int64s, buffer: UInt8s, positions: Int64s
+    ) -> Mapping[int, PseudomountError]:
+        try:
+            return self._fill(offsets, lengths, buffer, positions)
+        except UsageError:
+            raise
+        except PseudomountError as error:  # what fails them all is the error of each: no batch fails as a whole
+            return dict.fromkeys(range(len(offsets)), error)
 
     def extents(self, offset: int = 0, length: int | None = None) -> ExtentMap:
         """Which parts of a range (to the end, without `length`) are data, zeros or holes, without reading them.
@@ -260,8 +299,8 @@ class BlockDevice(ABC):
         """
         if self._closed:
             raise ClosedError(f"{self.name} is closed")
-        if length is None:
-            length = max(self.size - offset, 0)
+        offset = index(offset)
+        length = max(self.size - offset, 0) if length is None else index(length)
         if offset < 0 or length < 0 or offset + length > self.size:
             raise self._outside(offset, length)
         return self._extents(offset, length) if length else ExtentMap.single(offset, 0)
@@ -291,8 +330,11 @@ class BlockDevice(ABC):
 def as_ranges(offsets: ArrayLike, lengths: ArrayLike) -> tuple[Int64s, Int64s]:
     """Both as int64 (n,); a scalar length serves all offsets.
 
+    A uint64 of 2**63 or more becomes the largest int64: no device reaches that far, so it is the error of its range
+    and not of the batch.
+
     Raises:
-        UsageError: they are not one-dimensional, of one length, and of whole numbers that int64 holds.
+        UsageError: they are not one-dimensional, of one length, and of whole numbers.
     """
     offs, lens = np.asarray(offsets), np.asarray(lengths)
     if offs.ndim != 1 or lens.ndim > 1 or (lens.ndim == 1 and len(lens) != len(offs)):
@@ -307,9 +349,14 @@ def _int64(values: NDArray[np.generic]) -> Int64s:
         return np.zeros(values.shape, np.int64)
     if values.dtype.kind not in "iu":
         raise UsageError(f"offsets and lengths are whole numbers, not {values.dtype}")
-    if values.dtype == np.uint64 and int(values.max()) >= 1 << 63:
-        raise OutOfRangeError("an offset or length of 2**63 or more")
+    if values.dtype.kind == "u" and values.dtype.itemsize == 8:
+        values = np.minimum(values, np.uint64((1 << 63) - 1))
     return values.astype(np.int64)
+
+
+def _outside_of(size: int, offsets: Int64s, lengths: Int64s) -> NDArray[np.bool_]:
+    """bool (n,): which ranges are not inside a device of `size` bytes; no sum here can wrap around."""
+    return (offsets < 0) | (lengths < 0) | (lengths > size) | (offsets > size - np.clip(lengths, 0, size))
 
 
 def _total(lengths: Int64s) -> int:
@@ -339,25 +386,31 @@ def stream_many(
 ) -> Iterator[Streamed]:
     """Reads any number of bytes in batches of at most `budget`, in the order given; long ranges are cut.
 
-    Sort the ranges by offset first where the order does not matter: neighbours then coalesce.
+    Sort the ranges by offset first where the order does not matter: neighbours then coalesce. A range that is outside
+    the device is one piece with its error.
+
+    Raises:
+        BatchTooLargeError: the ranges sum up to more than 2**62 bytes.
+        UsageError: the arrays do not fit each other.
     """
     offs, lens = as_ranges(offsets, lengths)
     budget = max(1, min(budget, device.batch_budget))
-    ends = np.cumsum(np.maximum(lens, 0))
-    starts = ends - np.maximum(lens, 0)
-    done, total, first = 0, int(ends[-1]) if len(ends) else 0, 0
+    # What is outside fails whatever its length, so it counts nothing: a forged length must not become endless steps.
+    counted = np.where(_outside_of(device.size, offs, lens), 0, lens)
+    total = _total(counted)
+    if total >= 1 << 62:
+        raise BatchTooLargeError(f"{device.name}: no stream of {total} bytes or more comes to an end")
+    ends = np.cumsum(counted)
+    starts = ends - counted
+    first, done = 0, 0
     while first < len(offs):
         stop = min(done + budget, total)
-        last = int(np.searchsorted(ends, stop, side="left"))  # the range that holds byte stop - 1
-        last = min(last, len(offs) - 1)
-        while last + 1 < len(offs) and ends[last + 1] == stop:
-            last += 1  # empty ranges at the cut belong to this step
-        rows = np.arange(first, last + 1, dtype=np.int64)
+        # The step ends before range `after`: that is the one behind byte stop - 1, and behind empty ones at the cut.
+        whole = int(np.searchsorted(ends, stop, side="right"))
+        after = whole + 1 if whole < len(offs) and int(starts[whole]) < stop else whole
+        rows = np.arange(first, after, dtype=np.int64)
         within = np.maximum(done - starts[rows], 0)
         until = np.minimum(ends[rows], stop) - starts[rows]
-        batch = device.read_many(offs[rows] + within, np.where(lens[rows] < 0, lens[rows], until - within))
-        yield Streamed(rows, within, batch)
-        done = stop
-        first = last + 1 if ends[last] <= stop else last
-        if stop >= total and first >= len(offs):
-            return
+        pieces = np.where(counted[rows] > 0, until - within, lens[rows])
+        yield Streamed(rows, within, device.read_many(offs[rows] + within, pieces))
+        first, done = whole, stop

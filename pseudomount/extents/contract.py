@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from types import MappingProxyType
 
@@ -20,6 +20,9 @@ from pseudomount.errors import PseudomountError
 __all__ = ["RAW", "Codec", "ExtentIndex", "Kind", "Resolved"]
 
 Int64s = NDArray[np.int64]
+
+#: Bytes that an index which knows nothing better looks at around a byte.
+_AROUND = 1 << 16
 
 
 class Kind(IntEnum):
@@ -66,7 +69,10 @@ class Resolved:
         codec: int64 (m,), position in `ExtentIndex.codecs`.
         skip: int64 (m,), where the piece begins within the decoded extent, bytes.
         decoded_length: int64 (m,), bytes of the whole decoded extent.
-        identity: uint8 (m, 32), checksum or identity of the decoded extent, or None where the index has none.
+            For a raw extent, too, `skip` and `decoded_length` tell where the piece lies in its extent: the whole of it
+            begins at `object_offset - skip`.
+        identity: uint8 (m, 32), checksum or identity of the decoded extent, or None where the index has none; a row
+            of zeros is an extent without one.
         errors: range number → why it could not be resolved; such a range has no pieces.
     """
 
@@ -85,6 +91,22 @@ class Resolved:
 
     def __len__(self) -> int:
         return len(self.offset)
+
+    def take(self, rows: NDArray[np.int64]) -> Resolved:
+        """Some of the pieces, without the errors."""
+        return Resolved(
+            self.ranges[rows],
+            self.offset[rows],
+            self.length[rows],
+            self.kind[rows],
+            self.object[rows],
+            self.object_offset[rows],
+            self.stored_length[rows],
+            self.codec[rows],
+            self.skip[rows],
+            self.decoded_length[rows],
+            None if self.identity is None else self.identity[rows],
+        )
 
 
 class ExtentIndex(ABC):
@@ -117,6 +139,24 @@ class ExtentIndex(ABC):
         Raises:
             OutOfRangeError: a range is not inside the disk.
         """
+
+    def around(self, offset: int) -> Resolved:
+        """The one piece that holds a byte, as wide as can be told without loading more than that byte needs.
+
+        What a reader of small ranges remembers, so that the next one near by needs no `resolve`. The piece belongs to
+        range 0; `errors[0]` is there instead where the index could not be loaded.
+
+        Raises:
+            OutOfRangeError: the byte is not inside the disk.
+        """
+        begin = offset // _AROUND * _AROUND
+        pieces = self.resolve([begin, offset], [min(_AROUND, self.size - begin), 1])
+        wide = (pieces.ranges == 0) & (pieces.offset <= offset) & (pieces.offset + pieces.length > offset)
+        if wide.any():
+            return pieces.take(np.flatnonzero(wide))
+        exact = pieces.take(np.flatnonzero(pieces.ranges == 1))
+        errors = {0: pieces.errors[1]} if 1 in pieces.errors else {}
+        return replace(exact, ranges=np.zeros(len(exact), np.int64), errors=errors)
 
     def close(self) -> None:  # noqa: B027  (optional to implement)
         """Frees what the index holds."""

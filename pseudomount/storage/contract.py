@@ -12,7 +12,12 @@ class Store(ABC):
     """A flat set of named objects. Thread-safe.
 
     Names are relative, with "/" between parts on every platform.
+
+    Attributes:
+        remote: whether a request takes long, so that readers make few, large ones, several at a time, and cache.
     """
+
+    remote: bool = False
 
     @abstractmethod
     def size(self, name: str) -> int:
