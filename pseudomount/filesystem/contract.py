@@ -164,7 +164,8 @@ class FileRows:
         links: int64 (n,), hard links.
         created, modified, changed, accessed: times.
         flags: uint64 (n,), attribute bits as the file system defines them.
-        extra: what the file system has besides, name → array (n,).
+        extra: what the file system has besides, name → array (n,); the numbers of device nodes are `rdev_major` and
+            `rdev_minor`, int64, -1 for other files.
         errors: row → what was wrong; the row's numbers mean nothing.
     """
 

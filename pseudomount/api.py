@@ -1,0 +1,351 @@
+"""open_backup: the one place that joins storage, formats, disks, volumes and file systems."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Self, TypeAlias, TypeVar, cast, overload
+
+from pseudomount._plugins import FORMATS, PARSERS, load_plugins
+from pseudomount.device import BlockDevice, Fetch, PseudoDisk, RangeStore
+from pseudomount.errors import (
+    AmbiguousVolumeError,
+    ClosedError,
+    DamageError,
+    NoFileSystemError,
+    ObjectNotFoundError,
+    PluginError,
+    PseudomountError,
+    UsageError,
+    VolumeNotFoundError,
+)
+from pseudomount.extents import ExtentIndex
+from pseudomount.filesystem import FileSystem, Match, Parser
+from pseudomount.filesystem.path import BackupPath
+from pseudomount.filesystem.tree import Tree
+from pseudomount.findings import Finding, FindingLog, Severity
+from pseudomount.formats import Disk, Format
+from pseudomount.formats.detect import find_format, make_source
+from pseudomount.storage import LocalStore, Store
+from pseudomount.volumes import VolumeSlot, discover
+
+__all__ = ["Backup", "BackupVolume", "Embedded", "SourceLike", "open_backup"]
+
+#: What a tool that embeds us hands over: where a disk's extents are, and how to fetch them.
+Embedded: TypeAlias = tuple[ExtentIndex, Fetch | RangeStore]
+SourceLike: TypeAlias = str | os.PathLike[str] | Embedded
+
+T = TypeVar("T")
+
+
+class BackupVolume:
+    """A block device inside a backup that may hold a file system.
+
+    Attributes:
+        name: "disk0p1" for a partition, "disk1" for a whole disk.
+        slot: what the partition table says of it.
+        table_findings: what was wrong with the partition table's word on it.
+        findings: all that was wrong with it so far, the former included.
+    """
+
+    def __init__(self, slot: VolumeSlot, backup: Backup, table_findings: Sequence[Finding] = ()) -> None:
+        """For use by `Backup`."""
+        self.slot = slot
+        self.name = slot.name
+        self.table_findings = tuple(table_findings)
+        self.findings = FindingLog(slot.name, parent=backup.findings)
+        for finding in self.table_findings:
+            self.findings.append(finding)
+        self._backup = backup
+
+    @property
+    def device(self) -> BlockDevice:
+        """The volume's bytes."""
+        return self.slot.device
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.slot.size
+
+    @cached_property
+    def _match(self) -> tuple[Parser, Match] | None:
+        return self._backup._find_parser(self)
+
+    @property
+    def filesystem(self) -> str | None:
+        """ "ext4", "ntfs", "fat32" …, or None where no parser knows what is there."""
+        return self._match[1].filesystem if self._match else None
+
+    @property
+    def label(self) -> str:
+        """The file system's label, else the partition's, else ""."""
+        return (self._match[1].label if self._match else "") or self.slot.label
+
+    @property
+    def uuid(self) -> str:
+        """The file system's UUID as blkid prints it, else the partition's, else ""."""
+        return (self._match[1].uuid if self._match else "") or self.slot.uuid
+
+    @cached_property
+    def fs(self) -> FileSystem:
+        """The opened file system: the batch interface, for those who work on columns.
+
+        Raises:
+            NoFileSystemError: no parser knows what is there.
+            UnsupportedError, DamageError: it cannot be opened.
+        """
+        self._backup._check_open()
+        if self._match is None:
+            raise NoFileSystemError(f"{self.name}: no file system that a parser knows")
+        parser = self._match[0]
+        return _guarded(parser, "open", lambda: parser.open(self.device, self.findings, self._backup.options))
+
+    @cached_property
+    def _tree(self) -> Tree:
+        return Tree(self.fs, self.name)
+
+    @property
+    def root(self) -> BackupPath:
+        """The root directory.
+
+        Raises:
+            as `fs`.
+        """
+        return BackupPath(self._tree)
+
+    def path(self, path: str) -> BackupPath:
+        """A path of this volume by its absolute name, given as a Python string or in its escaped form."""
+        from pseudomount.filesystem.names import unescape
+
+        root = self.root
+        literal = root / path.lstrip("/")
+        if "\\" in path and not literal.exists(follow_symlinks=False):
+            return root / unescape(path.lstrip("/"), self.fs.name_encoding)
+        return literal
+
+    def __repr__(self) -> str:
+        return f"<BackupVolume {self.name} {self.filesystem or 'no file system'} {self.label!r} {self.size} bytes>"
+
+
+class Volumes(Sequence[BackupVolume]):
+    """The volumes of a backup: by position, or by name, label or UUID."""
+
+    def __init__(self, items: Sequence[BackupVolume]) -> None:
+        """For use by `Backup`."""
+        self._items = tuple(items)
+
+    @overload
+    def __getitem__(self, key: int | str) -> BackupVolume: ...
+    @overload
+    def __getitem__(self, key: slice) -> Sequence[BackupVolume]: ...
+    def __getitem__(self, key: int | str | slice) -> BackupVolume | Sequence[BackupVolume]:
+        if not isinstance(key, str):
+            return self._items[key]
+        for volume in self._items:
+            if volume.name == key:
+                return volume
+        for fits in (
+            [v for v in self._items if v.label == key],
+            [v for v in self._items if key and key.lower() in (v.uuid.lower(), v.slot.uuid.lower())],
+            [v for v in self._items if key and v.slot.label == key],
+        ):
+            if len(fits) > 1:
+                names = ", ".join(v.name for v in fits)
+                raise AmbiguousVolumeError(f"several volumes are called {key!r}: {names}")
+            if fits:
+                return fits[0]
+        known = ", ".join(v.name + (f" ({v.label})" if v.label else "") for v in self._items)
+        raise VolumeNotFoundError(f"no volume is called {key!r}; there are {known or 'none'}")
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[BackupVolume]:
+        return iter(self._items)
+
+    def __repr__(self) -> str:
+        return f"<Volumes {', '.join(v.name for v in self._items)}>"
+
+
+class Backup:
+    """An opened backup. A context manager; thread-safe once opened.
+
+    Attributes:
+        format: the container format, "raw" …, or "embedded".
+        disks: disk name → pseudo-disk.
+        findings: what was wrong so far, those of all volumes included.
+        options: what was set at opening.
+    """
+
+    def __init__(
+        self,
+        disks: Sequence[tuple[Disk, Fetch | RangeStore]],
+        *,
+        format: str,  # noqa: A002
+        findings: FindingLog,
+        parser: str | None,
+        options: Mapping[str, str],
+        stores: Sequence[Store] = (),
+    ) -> None:
+        """For use by `open_backup`."""
+        self.format = format
+        self.findings = findings
+        self.options = options
+        self._parser = parser
+        self._stores = stores
+        self._closed = False
+        self.disks: Mapping[str, PseudoDisk] = MappingProxyType(
+            {
+                f"disk{i}": PseudoDisk(disk.index, fetch, name=f"disk{i}", sector_size=disk.sector_size)
+                for i, (disk, fetch) in enumerate(disks)
+            }
+        )
+        self.metadata: Mapping[str, Mapping[str, bytes]] = MappingProxyType(
+            {f"disk{i}": disk.metadata for i, (disk, _) in enumerate(disks)}
+        )
+
+    @cached_property
+    def volumes(self) -> Volumes:
+        """All volumes of all disks. A disk whose partition table cannot be read is a finding and one volume."""
+        self._check_open()
+        found: list[BackupVolume] = []
+        for name, disk in self.disks.items():
+            told = FindingLog()
+            try:
+                slots = discover(disk, name, told)
+            except DamageError as error:
+                told.add_error(error)
+                slots = [VolumeSlot(name, disk, 0, disk.size, "whole")]
+            for slot in slots:
+                mine = tuple(finding for finding in told if finding.volume == slot.name)
+                found.append(BackupVolume(slot, self, mine))
+            for finding in told:
+                self.findings.append(finding)
+        return Volumes(found)
+
+    def browsable(self) -> list[BackupVolume]:
+        """The volumes that have a file system which a parser knows."""
+        return [volume for volume in self.volumes if volume.filesystem is not None]
+
+    def _find_parser(self, volume: BackupVolume) -> tuple[Parser, Match] | None:
+        """The parser that is surest of a volume. One that fails to look is a finding, and the others still do."""
+        self._check_open()
+        loaded, failed = load_plugins(PARSERS)
+        for failure in failed:
+            self.findings.add(Severity.NOTE, str(failure), structure="plug-in")
+        best: tuple[Parser, Match] | None = None
+        for parser in cast("tuple[Parser, ...]", loaded):
+            if self._parser is not None and parser.name != self._parser:
+                continue
+            try:
+                match = _guarded(parser, "probe", partial(parser.probe, volume.device))
+            except (DamageError, PluginError) as error:
+                volume.findings.add_error(error)
+                continue
+            if match is not None and (best is None or match.score > best[1].score):
+                best = parser, match
+        return best
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the backup is closed")
+
+    def close(self) -> None:
+        """Closes disks and stores; browsing afterwards raises ClosedError."""
+        if self._closed:
+            return
+        for volume in self.__dict__.get("volumes", ()):
+            if "fs" in volume.__dict__:
+                volume.fs.close()
+        self._closed = True
+        for disk in self.disks.values():
+            disk.close()
+        for store in self._stores:
+            store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Backup {self.format}: {', '.join(f'{n} {d.size} bytes' for n, d in self.disks.items())}>"
+
+
+def open_backup(
+    *sources: SourceLike | Sequence[SourceLike],
+    parser: str | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Backup:
+    """Opens a backup for browsing; reads no more than the container's own tables.
+
+    Args:
+        sources: paths of disk images, or (ExtentIndex, fetch) pairs, each a disk; several files are the pieces
+            of one split image where their names say so ("vm.001", "vm.002"), else a disk each.
+        parser: the name of the parser to use for every volume; by default the one that is surest.
+        options: settings of formats and parsers, by their own keys.
+
+    Raises:
+        ObjectNotFoundError: there is no such file.
+        UnknownFormatError, UnsupportedError: it is nothing that a format plug-in opens.
+        DamageError: it cannot be opened at all.
+        UsageError: no source, an unknown parser.
+    """
+    given: list[SourceLike] = []
+    for source in sources:
+        if isinstance(source, str | os.PathLike) or _is_embedded(source):
+            given.append(cast("SourceLike", source))
+        elif isinstance(source, Sequence):
+            given += cast("Sequence[SourceLike]", source)
+        else:
+            raise UsageError(f"{source!r} is neither a path nor an (ExtentIndex, fetch) pair")
+    if not given:
+        raise UsageError("no source was given")
+    if parser is not None:
+        names = [cast("Parser", plugin).name for plugin in load_plugins(PARSERS)[0]]
+        if parser not in names:
+            raise UsageError(f"no parser is called {parser!r}; there are {', '.join(names)}")
+    settings = MappingProxyType(dict(options or {}))
+    findings = FindingLog()
+    embedded = [cast("Embedded", item) for item in given if _is_embedded(item)]
+    if embedded and len(embedded) != len(given):
+        raise UsageError("files and (ExtentIndex, fetch) pairs cannot be mixed in one backup")
+    if embedded:
+        disks = [(Disk(index), fetch) for index, fetch in embedded]
+        return Backup(disks, format="embedded", findings=findings, parser=parser, options=settings)
+    return _open_files([Path(cast("str", item)) for item in given], findings, parser, settings)
+
+
+def _is_embedded(item: object) -> bool:
+    return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], ExtentIndex)
+
+
+def _open_files(paths: Sequence[Path], findings: FindingLog, parser: str | None, options: Mapping[str, str]) -> Backup:
+    store, names = LocalStore.for_files(paths)
+    try:
+        for name, path in zip(names, paths, strict=True):
+            try:
+                store.size(name)
+            except ObjectNotFoundError as error:
+                raise ObjectNotFoundError(f"{path}: no such file") from error
+        source = make_source(store, names, options)
+        chosen = find_format(source, cast("tuple[Format, ...]", load_plugins(FORMATS)[0]))
+        opened: list[tuple[Disk, Fetch | RangeStore]] = [(disk, store) for disk in chosen.open(source, findings)]
+        return Backup(opened, format=chosen.name, findings=findings, parser=parser, options=options, stores=[store])
+    except BaseException:
+        store.close()
+        raise
+
+
+def _guarded(parser: Parser, verb: str, call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except PseudomountError:
+        raise
+    except Exception as error:
+        raise PluginError(f"parser {parser.name!r} broke its contract in {verb}: {error!r}") from error
