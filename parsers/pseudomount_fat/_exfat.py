@@ -1,0 +1,317 @@
+"""exFAT."""
+
+from __future__ import annotations
+
+import threading
+from types import MappingProxyType
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pseudomount.device import BlockDevice
+from pseudomount.errors import CorruptionError, PathNotFoundError, PseudomountError
+from pseudomount.filesystem import TimeColumn
+from pseudomount.findings import FindingLog, Severity
+from pseudomount_fat._bitmap import AllocationBitmap
+from pseudomount_fat._directories import DirectoryTable, read_directories
+from pseudomount_fat._entries import Entries, Nodes
+from pseudomount_fat._exfat_catalogue import BARRIER, file_fields, parse_entries, set_checksums, stream_fields
+from pseudomount_fat._exfat_layout import (
+    BITMAP,
+    FILE,
+    GUID,
+    LABEL,
+    STREAM,
+    UPCASE,
+    BootRegion,
+    ExfatGeometry,
+    expand_upcase,
+    rotating_checksum,
+)
+from pseudomount_fat._fat import volume_serial
+from pseudomount_fat._layout import ATTR_DIRECTORY, ENTRY
+from pseudomount_fat._names import unicode_upcase
+from pseudomount_fat._pages import TableShape
+from pseudomount_fat._table import AllocationTable
+from pseudomount_fat._times import Zone, dos_times
+from pseudomount_fat._volume import ClusterFileSystem, Runs
+
+__all__ = ["ExfatFileSystem"]
+
+Int64s = NDArray[np.int64]
+UInt64s = NDArray[np.uint64]
+UInt8s = NDArray[np.uint8]
+
+#: Section 7.6.3.1 of the specification: no directory is larger.
+_MOST_DIRECTORY = 256 << 20
+#: Bytes of the root directory that are searched for label, up-case table and bitmap.
+_SYSTEM_WITHIN = 1 << 20
+#: An up-case table has at most 65536 units.
+_MOST_UPCASE = 128 << 10
+_MOST_SET = 19
+_CONTIGUOUS = 0x02
+_DIRTY, _MEDIA_FAILURE = 0x02, 0x04
+
+
+def table_shape(geometry: ExfatGeometry) -> TableShape:
+    """The FAT in use; TexFAT's other one is no mirror (section 3.1.16)."""
+    return TableShape(
+        32, 0xFFFFFFFF, geometry.clusters, (geometry.fat_start,), geometry.fat_length, 0xFFFFFFF7, 0xFFFFFFF8
+    )
+
+
+class ExfatFileSystem(ClusterFileSystem):
+    """An exFAT volume. Times without an offset of their own are local times of `zone`."""
+
+    name = "exfat"
+    _barrier = BARRIER
+    _most_directory = _MOST_DIRECTORY
+
+    def __init__(self, device: BlockDevice, findings: FindingLog, boot: BootRegion, zone: Zone) -> None:
+        super().__init__(device, findings)
+        geometry = boot.geometry
+        self._geometry, self._zone = geometry, zone
+        self._cluster, self._clusters, self._data_start = geometry.cluster_size, geometry.clusters, geometry.heap_start
+        self._table = AllocationTable(device, table_shape(geometry), findings)
+        self._lock = threading.Lock()
+        self._upcase_table: NDArray[np.uint16] | None = None
+        self.uuid = volume_serial(geometry.serial)
+        system = self._system_entries()
+        self._upcase_entry = next((e for e in system if e[0] == UPCASE), None)
+        self._bitmap = self._find_bitmap(system)
+        label = next((e for e in system if e[0] == LABEL), b"\0\0")
+        self.label = label[2 : 2 + 2 * min(label[1], 11)].decode("utf-16-le", "surrogatepass").split("\0")[0]
+        guid = next((e for e in system if e[0] == GUID), None)
+        if geometry.flags & _DIRTY:
+            self.findings.add(
+                Severity.NOTE,
+                "the volume was in use: not unmounted cleanly",
+                structure="VolumeFlags",
+                offset=boot.position + 106,
+            )
+        if geometry.flags & _MEDIA_FAILURE:
+            self.findings.add(
+                Severity.NOTE,
+                "the volume met disk errors when it was last in use",
+                structure="VolumeFlags",
+                offset=boot.position + 106,
+            )
+        self.details = MappingProxyType(
+            {
+                "sector_size": geometry.sector_size,
+                "cluster_size": geometry.cluster_size,
+                "clusters": geometry.clusters,
+                "fats": geometry.fats,
+                "active_fat": geometry.active,
+                "revision": f"{geometry.revision >> 8}.{geometry.revision & 0xFF:02}",
+                "partition_offset": geometry.partition_offset,
+                "size": geometry.size,
+                "dirty": bool(geometry.flags & _DIRTY),
+                "volume_guid": str(UUID(bytes_le=guid[6:22])) if guid is not None else "",
+                "timezone": zone.text,
+            }
+        )
+
+    # -- system files --------------------------------------------------------------------------------------------
+
+    def _system_entries(self) -> list[bytes]:
+        """The root directory's entries that are no files, few as they are."""
+        ids = np.zeros(1, np.uint64)
+        runs = self._runs(self._nodes(ids), ids)
+        found = read_directories(
+            self.device, runs.owner, runs.length, runs.position, barrier=BARRIER, most=_SYSTEM_WITHIN
+        )
+        wanted = np.flatnonzero(np.isin(found.table[:, 0], (BITMAP, UPCASE, LABEL, GUID)))[:16]
+        return [found.table[row].tobytes() for row in wanted.tolist()]
+
+    def _find_bitmap(self, system: list[bytes]) -> AllocationBitmap | None:
+        geometry = self._geometry
+        for entry in system:
+            if entry[0] == BITMAP and entry[1] & 1 == geometry.active:
+                lengths, positions, error = self._system_runs(entry, -(-geometry.clusters // 8))
+                if error is None:
+                    return AllocationBitmap(self.device, geometry.clusters, lengths, positions)
+                self.findings.add(
+                    Severity.DEGRADED,
+                    f"the allocation bitmap cannot be found: {error}",
+                    structure="allocation bitmap",
+                    offset=geometry.heap_start,
+                )
+                return None
+        self.findings.add(Severity.DEGRADED, "there is no allocation bitmap", structure="allocation bitmap")
+        return None
+
+    def _system_runs(self, entry: bytes, size: int) -> tuple[Int64s, Int64s, PseudomountError | None]:
+        """Lengths and positions of a system file whose entry has first cluster and length where all have them."""
+        first = int.from_bytes(entry[20:24], "little")
+        claimed = int.from_bytes(entry[24:32], "little")
+        none = np.empty(0, np.int64)
+        if claimed < size:
+            return none, none, CorruptionError(f"{claimed} bytes long where {size} are needed")
+        wanted = -(-size // self._cluster)
+        chains = self._table.chains(np.array([first]), np.array([wanted]), exact=True)
+        return (
+            chains.count * self._cluster,
+            self._data_start + (chains.start - 2) * self._cluster,
+            chains.errors.get(0),
+        )
+
+    def _upcase(self) -> NDArray[np.uint16]:
+        with self._lock:
+            if self._upcase_table is None:
+                self._upcase_table = self._load_upcase()
+            return self._upcase_table
+
+    def _load_upcase(self) -> NDArray[np.uint16]:
+        """The volume's own table; Unicode's simple upper case where that is damaged."""
+        problem = "there is none"
+        if self._upcase_entry is not None:
+            size = int.from_bytes(self._upcase_entry[24:32], "little")
+            if 0 < size <= _MOST_UPCASE:
+                lengths, positions, error = self._system_runs(self._upcase_entry, size)
+                content = self.device.read_many(positions, lengths)
+                error = error or next(iter(content.errors.values()), None)
+                table = content.buffer[:size].tobytes()
+                if error is not None:
+                    problem = str(error)
+                elif rotating_checksum(table) != int.from_bytes(self._upcase_entry[4:8], "little"):
+                    problem = "its checksum is wrong"
+                else:
+                    return expand_upcase(table)
+            else:
+                problem = f"it cannot be {size} bytes long"
+        self.findings.add(
+            Severity.DEGRADED, f"the up-case table is not used: {problem}; Unicode's is", structure="up-case table"
+        )
+        return unicode_upcase()
+
+    def _check_allocated(self, files: UInt64s, runs: Runs) -> None:
+        if self._bitmap is None or not len(runs.owner):
+            return
+        free = self._bitmap.free_in((runs.position - self._data_start) // self._cluster, runs.length // self._cluster)
+        lost = np.unique(runs.owner[free])
+        for i in lost[:100].tolist():
+            self.findings.add(
+                Severity.DEGRADED,
+                "clusters of the file are marked free",
+                structure="allocation bitmap",
+                file=int(files[i]),
+            )
+        if len(lost) > 100:
+            self.findings.add(
+                Severity.DEGRADED,
+                f"clusters of {len(lost) - 100} more files are marked free",
+                structure="allocation bitmap",
+            )
+
+    # -- entries -------------------------------------------------------------------------------------------------
+
+    def _parse(self, found: DirectoryTable) -> Entries:
+        return parse_entries(found.table, found.owner, self._upcase())
+
+    def _nodes(self, files: UInt64s, *, times: bool = False) -> Nodes:
+        n = len(files)
+        root = files == 0
+        inside = self._is_position(files)
+        rows = np.flatnonzero(inside)
+        at = files[rows].astype(np.int64)
+        room = self._cluster - (at - self._data_start) % self._cluster
+        # File and stream entry mostly lie side by side; where a cluster ends between them the rest is looked for.
+        data, failed = self._read_entries(at, np.minimum(room, 2 * ENTRY))
+        begins = np.cumsum(np.minimum(room, 2 * ENTRY)) - np.minimum(room, 2 * ENTRY)
+        pairs = np.zeros((n, 2 * ENTRY), np.uint8)
+        flat = np.concatenate([data, np.zeros(ENTRY, np.uint8)])
+        pairs[rows] = flat[begins[:, None] + np.arange(2 * ENTRY)] if len(rows) else 0
+        cut = rows[room < 2 * ENTRY]
+        pairs[cut, ENTRY:] = 0
+        errors: dict[int, PseudomountError] = {int(rows[i]): error for i, error in failed.items()}
+        cut = cut[(pairs[cut, 0] == FILE) & ~np.isin(cut, list(errors))]
+        if len(cut):
+            pairs[cut, ENTRY:] = self._continued(files[cut].astype(np.int64), pairs[cut, :ENTRY], cut, errors)
+        for i in np.flatnonzero(~root & (pairs[:, 0] != FILE)).tolist():
+            errors.setdefault(i, PathNotFoundError(f"no file has its entry at {int(files[i])}"))
+        for i in np.flatnonzero(~root & (pairs[:, ENTRY] != STREAM)).tolist():
+            errors.setdefault(i, self._corrupt("its stream extension is missing", int(files[i])))
+        return self._columns(files, root, pairs, errors, times=times)
+
+    def _columns(
+        self,
+        files: UInt64s,
+        root: NDArray[np.bool_],
+        pairs: UInt8s,
+        errors: dict[int, PseudomountError],
+        *,
+        times: bool,
+    ) -> Nodes:
+        file, stream = file_fields(pairs[:, :ENTRY]), stream_fields(pairs[:, ENTRY:])
+        for i in np.flatnonzero(~root & (stream["size"] >= np.uint64(1 << 63))).tolist():
+            errors.setdefault(i, self._corrupt("it claims a size of 2**63 or more", int(files[i])))
+        beyond = ~root & (stream["valid"] > stream["size"])
+        for i in np.flatnonzero(beyond)[:100].tolist():
+            if i not in errors:
+                self.findings.add(
+                    Severity.DEGRADED,
+                    "valid data reach past the size",
+                    structure="stream extension",
+                    file=int(files[i]),
+                    offset=int(files[i]),
+                )
+        bad = np.zeros(len(files), np.bool_)
+        bad[list(errors)] = True
+        size = np.where(bad | root, 0, stream["size"]).astype(np.int64)
+        valid = np.minimum(np.where(bad | root, 0, stream["valid"]), size.astype(np.uint64)).astype(np.int64)
+        directory = root | ((file["attributes"] & ATTR_DIRECTORY) != 0)
+        created = modified = accessed = TimeColumn.null(len(files))
+        if times:
+            created, modified, accessed = (
+                dos_times(file[f"{x}_date"], file[f"{x}_time"], self._zone, file.get(f"{x}_tens"), file[f"{x}_zone"])
+                for x in ("created", "modified", "accessed")
+            )
+        return Nodes(
+            directory=directory,
+            attributes=np.where(root, ATTR_DIRECTORY, file["attributes"]).astype(np.uint64),
+            first=np.where(root, self._geometry.root_cluster, stream["first"]).astype(np.int64),
+            size=np.where(root | bad, -1, size),
+            valid=np.where(root | bad, -1, np.where(directory, size, valid)),
+            contiguous=~root & ((stream["flags"] & np.uint64(_CONTIGUOUS)) != 0),
+            created=created,
+            modified=modified,
+            accessed=accessed,
+            errors=errors,
+        )
+
+    def _continued(self, at: Int64s, first: UInt8s, rows: Int64s, errors: dict[int, PseudomountError]) -> UInt8s:
+        """The stream entries uint8 (n, 32) of sets whose first entry is the last of a cluster.
+
+        Which cluster goes on is known to the directory: the FAT says, or, where the directory is contiguous, it is the
+        next one. The id does not name the directory, but the checksum of the set tells which is right.
+        """
+        cluster = (at - self._data_start) // self._cluster + 2
+        count = np.minimum(file_fields(first)["secondary"], _MOST_SET - 1)
+        length = np.minimum(count * ENTRY, self._cluster)
+        best = np.zeros((len(at), ENTRY), np.uint8)
+        sure = np.zeros(len(at), np.bool_)
+        wanted = file_fields(first)["checksum"]
+        for candidate in (self._table.pages.following(cluster), cluster + 1):
+            some = np.flatnonzero((candidate >= 2) & (candidate < self._clusters + 2) & ~sure & (length > 0))
+            if not len(some):
+                continue
+            data, failed = self._read_entries(self._data_start + (candidate[some] - 2) * self._cluster, length[some])
+            begins = np.cumsum(length[some]) - length[some]
+            good = (data[begins] == STREAM) & ~np.isin(np.arange(len(some)), list(failed))
+            errors.update((int(rows[some[i]]), error) for i, error in failed.items())
+            for k in np.flatnonzero(good).tolist():
+                i = int(some[k])
+                rest = data[begins[k] : begins[k] + length[i]].reshape(-1, ENTRY)
+                table = np.concatenate([first[i : i + 1], rest])
+                total = set_checksums(table, np.zeros(1, np.int64), np.array([len(table)]))
+                sure[i] = len(rest) == count[i] and int(total[0]) == int(wanted[i])
+                if sure[i] or not best[i].any():
+                    best[i] = rest[0]
+                if sure[i]:
+                    errors.pop(int(rows[i]), None)
+        return best
+
+    def _corrupt(self, message: str, offset: int) -> CorruptionError:
+        return CorruptionError(message, device=self.device.name, offset=offset, structure="file entry")

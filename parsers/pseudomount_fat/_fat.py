@@ -1,0 +1,179 @@
+"""FAT12, FAT16 and FAT32."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pseudomount.device import BlockDevice
+from pseudomount.errors import PathNotFoundError, PseudomountError
+from pseudomount.filesystem import TimeColumn
+from pseudomount.findings import FindingLog, Severity
+from pseudomount_fat._catalogue import DELETED, entry_fields, is_file, label_rows, parse_entries
+from pseudomount_fat._directories import DirectoryTable, read_directories
+from pseudomount_fat._entries import Entries, Nodes
+from pseudomount_fat._layout import ATTR_DIRECTORY, ENTRY, FatGeometry
+from pseudomount_fat._names import CodePage, unicode_upcase
+from pseudomount_fat._pages import TableShape
+from pseudomount_fat._table import AllocationTable
+from pseudomount_fat._times import Zone, dos_times
+from pseudomount_fat._volume import ClusterFileSystem
+
+__all__ = ["FatFileSystem", "volume_serial"]
+
+Int64s = NDArray[np.int64]
+UInt64s = NDArray[np.uint64]
+
+#: A directory has at most 65536 entries, 2 MiB (section 6.1 of the specification); eight times that is borne.
+_MOST_DIRECTORY = 16 << 20
+#: Bytes of the root directory that are searched for the volume label.
+_LABEL_WITHIN = 256 << 10
+
+
+def volume_serial(serial: int | None) -> str:
+    """As blkid prints it: "1A2B-3C4D"; "" for none."""
+    return f"{serial >> 16:04X}-{serial & 0xFFFF:04X}" if serial else ""
+
+
+def table_shape(geometry: FatGeometry) -> TableShape:
+    """The FAT that a boot sector describes."""
+    mask = {12: 0xFFF, 16: 0xFFFF, 32: 0x0FFFFFFF}[geometry.bits]
+    copies = [geometry.fat_start + i * geometry.fat_length for i in range(geometry.fats)]
+    used = (copies[geometry.active], *(copies[1:2] if geometry.mirrored else ()))
+    return TableShape(geometry.bits, mask, geometry.clusters, used, geometry.fat_length, mask - 8, mask - 7)
+
+
+class FatFileSystem(ClusterFileSystem):
+    """A FAT volume.
+
+    Times are local times of `zone`. Names that stand only in the short form are decoded with `codepage`, in lower case
+    where Windows NT's bits say so. `lookup` compares as Windows does, by Unicode's simple upper case.
+    """
+
+    _barrier = DELETED
+    _most_directory = _MOST_DIRECTORY
+
+    def __init__(
+        self, device: BlockDevice, findings: FindingLog, geometry: FatGeometry, codepage: CodePage, zone: Zone
+    ) -> None:
+        super().__init__(device, findings)
+        self._geometry, self._codepage, self._zone = geometry, codepage, zone
+        self._cluster, self._clusters, self._data_start = geometry.cluster_size, geometry.clusters, geometry.data_start
+        self._table = AllocationTable(device, table_shape(geometry), findings)
+        self.name = f"fat{geometry.bits}"
+        self.uuid = volume_serial(geometry.serial)
+        self.label = self._find_label()
+        dirty = self._note_state()
+        self.details = MappingProxyType(
+            {
+                "fat_bits": geometry.bits,
+                "sector_size": geometry.sector_size,
+                "cluster_size": geometry.cluster_size,
+                "clusters": geometry.clusters,
+                "fats": geometry.fats,
+                "active_fat": geometry.active,
+                "mirrored": geometry.mirrored,
+                "media": geometry.media,
+                "hidden_sectors": geometry.hidden,
+                "oem_name": geometry.oem.decode("latin-1").rstrip(" \0"),
+                "boot_label": geometry.boot_label.decode("latin-1").rstrip(" \0"),
+                "size": geometry.size,
+                "dirty": dirty,
+                "codepage": codepage.name,
+                "timezone": zone.text,
+            }
+        )
+
+    def _note_state(self) -> bool:
+        """Notes what the flags in entry 1 of the FAT and in the boot sector say (section 4.2)."""
+        geometry = self._geometry
+        dirty = bool(geometry.state & 1)
+        if geometry.bits > 12:
+            try:
+                entry = self._table.pages.entry(1)
+            except PseudomountError:
+                entry = -1  # whoever needs this part of the FAT will be told
+            clean, sound = (1 << 15, 1 << 14) if geometry.bits == 16 else (1 << 27, 1 << 26)
+            dirty |= not entry & clean
+            if not entry & sound:
+                self.findings.add(
+                    Severity.NOTE,
+                    "the volume met disk errors when it was last in use",
+                    structure="FAT",
+                    offset=geometry.fat_start,
+                )
+        if dirty:
+            self.findings.add(
+                Severity.NOTE,
+                "the volume was in use: not unmounted cleanly",
+                structure="FAT",
+                offset=geometry.fat_start,
+            )
+        return dirty
+
+    def _find_label(self) -> str:
+        """The label in the root directory: the one that Windows shows; that of the boot sector may be stale."""
+        ids = np.zeros(1, np.uint64)
+        runs = self._runs(self._nodes(ids), ids)
+        found = read_directories(
+            self.device, runs.owner, runs.length, runs.position, barrier=DELETED, most=_LABEL_WITHIN
+        )
+        rows = label_rows(found.table)
+        if not len(rows):
+            return ""
+        raw = found.table[rows[0], :11].tobytes()
+        raw = b"\xe5" + raw[1:] if raw[0] == 0x05 else raw
+        return self._codepage.decode(raw.rstrip(b" \0"))
+
+    def _root_runs(self) -> tuple[Int64s, Int64s] | None:
+        geometry = self._geometry
+        if geometry.bits == 32:
+            return None
+        some = int(geometry.root_length > 0)
+        return np.full(some, geometry.root_length, np.int64), np.full(some, geometry.root_start, np.int64)
+
+    def _parse(self, found: DirectoryTable) -> Entries:
+        return parse_entries(found.table, found.owner, self._codepage)
+
+    def _upcase(self) -> NDArray[np.uint16]:
+        return unicode_upcase()
+
+    def _nodes(self, files: UInt64s, *, times: bool = False) -> Nodes:
+        geometry = self._geometry
+        root = files == 0
+        inside = self._is_position(files)
+        end = geometry.root_start + geometry.root_length
+        inside |= (files >= geometry.root_start) & (files < end) & (files % ENTRY == 0)
+        rows = np.flatnonzero(inside)
+        table = np.zeros((len(files), ENTRY), np.uint8)
+        data, failed = self._read_entries(files[rows].astype(np.int64), np.full(len(rows), ENTRY, np.int64))
+        table[rows] = data.reshape(-1, ENTRY)
+        errors: dict[int, PseudomountError] = {int(rows[i]): error for i, error in failed.items()}
+        for i in np.flatnonzero(~root & ~is_file(table)).tolist():
+            errors.setdefault(i, PathNotFoundError(f"no file has its entry at {int(files[i])}"))
+        field = entry_fields(table)
+        directory = root | ((field["attributes"] & ATTR_DIRECTORY) != 0)
+        # FAT12 and FAT16 keep other things (OS/2's extended attributes) where FAT32 has the upper half of the cluster.
+        high = field["cluster_high"] if geometry.bits == 32 else 0
+        first = np.where(root, geometry.root_cluster, field["cluster_low"] | high << np.int64(16))
+        size = np.where(directory, -1, field["size"])
+        created = modified = accessed = TimeColumn.null(len(files))
+        if times:
+            zone = self._zone
+            created = dos_times(field["created_date"], field["created_time"], zone, field["tenths"])
+            modified = dos_times(field["modified_date"], field["modified_time"], zone)
+            accessed = dos_times(field["accessed_date"], np.zeros(len(files), np.int64), zone)
+        return Nodes(
+            directory=directory,
+            attributes=np.where(root, ATTR_DIRECTORY, field["attributes"]).astype(np.uint64),
+            first=first,
+            size=size,
+            valid=size,
+            contiguous=np.zeros(len(files), np.bool_),
+            created=created,
+            modified=modified,
+            accessed=accessed,
+            errors=errors,
+        )
