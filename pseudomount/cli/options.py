@@ -1,0 +1,99 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from pseudomount.cli.complete import complete_parser, complete_path
+
+__all__ = [
+    "Common",
+    "CountersFlag",
+    "DiskOption",
+    "JsonFlag",
+    "OptionalPath",
+    "ParserOption",
+    "PathArguments",
+    "SettingOption",
+    "SourceArgument",
+]
+
+_OPENING = "Opening"
+
+SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help="The disk image.", show_default=False)]
+OptionalPath = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="PATH",
+        help="VOLUME:/folder, as in disk0p2:/etc; /folder will do where one only can be browsed.",
+        autocompletion=complete_path,
+        show_default=False,
+    ),
+]
+PathArguments = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH...",
+        help="VOLUME:/folder/file, as in disk0p2:/etc/fstab; /folder/file will do where one only can be browsed.",
+        autocompletion=complete_path,
+        show_default=False,
+    ),
+]
+DiskOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--disk",
+        metavar="FILE",
+        help="A further disk, or piece, of the same machine; may be repeated.",
+        rich_help_panel=_OPENING,
+        show_default=False,
+    ),
+]
+ParserOption = Annotated[
+    str | None,
+    typer.Option(
+        "--parser",
+        metavar="NAME",
+        help="Read every volume with this parser, see `pseudomount parsers`.",
+        autocompletion=complete_parser,
+        rich_help_panel=_OPENING,
+        show_default=False,
+    ),
+]
+SettingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-o",
+        "--option",
+        metavar="KEY=VALUE",
+        help="A setting of a format or parser; may be repeated.",
+        rich_help_panel=_OPENING,
+        show_default=False,
+    ),
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+CountersFlag = Annotated[
+    bool, typer.Option("--counters", help="Say on stderr how much was read of each disk.", rich_help_panel=_OPENING)
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What every command on a backup is given.
+
+    Attributes:
+        sources: the files.
+        parser: name of the parser to use, None for the surest.
+        settings: "KEY=VALUE" texts.
+        json: whether to print JSON.
+        counters: whether to print counters.
+    """
+
+    sources: tuple[str, ...]
+    parser: str | None = None
+    settings: tuple[str, ...] = ()
+    json: bool = False
+    counters: bool = False
