@@ -52,6 +52,12 @@ def discover(device: BlockDevice, disk: str, findings: FindingLog) -> list[Volum
             if gpt.primary is not None:
                 text = "the MBR has partitions and does not announce the GPT that is there too: the GPT was left alone"
                 findings.add(Severity.NOTE, text, structure="MBR", offset=0)
+            if head.below:
+                # Partitioned after it was formatted as a whole, or a table put into the boot sector of a file system
+                # that is in use: the bytes do not tell, and a reader who is shown one of them only may lose the other.
+                text = "a partition table and a file system both begin this disk: the whole disk is listed as well"
+                findings.add(Severity.NOTE, text, structure="MBR", offset=0)
+                return [whole, *slots]
             return slots
     return _unannounced(device, disk, gpt, head, whole, findings)
 
@@ -63,6 +69,7 @@ class _Head:
         data: zeros where it could not be read.
         damaged: whether a part of it could not be read.
         file_system: whether it looks like the beginning of a file system.
+        below: whether that sign stands below the boot sector, where a partition table leaves it as it is.
     """
 
     def __init__(self, device: BlockDevice, findings: FindingLog) -> None:
@@ -72,6 +79,7 @@ class _Head:
             for offset, piece in _pieces(device, 0, min(_HEAD, device.size), _PIECE, findings)
         )
         self.file_system = looks_like_file_system(self.data[:_PIECE])
+        self.below = self.file_system and looks_like_file_system(bytes(512) + self.data[512:_PIECE])
 
     def _by_sector(self, device: BlockDevice, start: int, findings: FindingLog) -> bytes:
         """One bad sector must not hide its neighbours: the MBR and the GPT header lie side by side."""

@@ -346,3 +346,17 @@ def test_what_is_in_a_partition(tmp_path: Path) -> None:
         found, _ = volumes(device)
         assert found[1].size == 16 * MIB
         assert found[1].device.read(0, found[1].size) == inner.read_bytes()
+
+
+@pytest.mark.tools("mke2fs", "sfdisk")
+def test_table_in_the_boot_sector_of_an_ext_file_system(tmp_path: Path) -> None:
+    """Both are whole: blkid calls the disk ext2, sfdisk lists the partitions. So both are offered."""
+    image = make(tmp_path / "disk.img", 64 * MIB)
+    run("mke2fs", "-q", "-t", "ext2", image)
+    sfdisk(image, "2048,8M,83\n")
+    slots, log = ours(image)
+    assert [(slot.name, slot.start, slot.size) for slot in slots] == [
+        ("disk0", 0, 64 * MIB),
+        ("disk0p1", 2048 * 512, 8 * MIB),
+    ]
+    assert log == [Severity.NOTE]
