@@ -32,6 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Adds a skip with its reason to each test whose tools are missing."""
     loop = _can_loop()
     for item in items:
+        if "hostile" in item.nodeid or "mutation" in item.name or "flipped" in item.name:
+            item.add_marker("fuzz")
         reasons = []
         for mark in item.iter_markers("tools"):
             reasons += [f"needs {tool}" for tool in mark.args if not _find(tool)]

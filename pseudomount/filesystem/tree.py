@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pseudomount.errors import (
     CorruptionError,
@@ -51,6 +52,7 @@ class Listing:
         self.links = links
         self.error = error
         self._children: dict[int, Listing] = {}
+        self._asked = np.zeros(len(links), np.bool_)
         self._ahead = 0
         self._lock = threading.Lock()
 
@@ -72,9 +74,9 @@ class Listing:
         return rows
 
     @cached_property
-    def types(self) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    def types(self) -> NDArray[np.uint8]:
         """uint8 (n,) `FileType`; read from the files where the entries do not say."""
-        types: np.ndarray[tuple[int], np.dtype[np.uint8]] = self.links.type
+        types = self.links.type
         unknown = types == FileType.UNKNOWN
         return np.where(unknown, self.rows.type, types) if unknown.any() else types
 
@@ -89,15 +91,12 @@ class Listing:
     def child(self, i: int) -> Listing:
         """The listing of entry i, a directory.
 
-        Whoever asks for a second one is likely to go through them all, so siblings are then fetched ahead.
+        Whoever asks for a second one is likely to go through them all, so its neighbours are then fetched ahead.
         """
         with self._lock:
             if i not in self._children:
-                wanted = [i]
-                if self._ahead:
-                    others = np.flatnonzero(self.types == FileType.DIRECTORY).tolist()
-                    near = sorted((j for j in others if j != i and j not in self._children), key=lambda j: abs(j - i))
-                    wanted += near[: self._ahead]
+                wanted = [i, *self._neighbours(i)]
+                self._asked[wanted] = True
                 self._ahead = min(max(self._ahead * 4, 16), _AHEAD)
                 found = self.tree.listings(
                     [int(self.links.file[j]) for j in wanted], [self.child_path(j) for j in wanted]
@@ -105,6 +104,22 @@ class Listing:
                 self._children.update(zip(wanted, found, strict=True))
             # Not kept once handed out: a walk over millions of directories must not hold them all.
             return self._children.pop(i)
+
+    def _neighbours(self, i: int) -> list[int]:
+        """The directories nearest to entry i that nobody asked for yet: those behind it, else those in front."""
+        if not self._ahead:
+            return []
+        at = int(np.searchsorted(self._directories, i))
+        behind = self._directories[at + 1 : at + 1 + self._ahead]
+        near: list[int] = behind[~self._asked[behind]].tolist()
+        if not near:
+            before = self._directories[max(at - self._ahead, 0) : at]
+            near = before[~self._asked[before]].tolist()
+        return near
+
+    @cached_property
+    def _directories(self) -> NDArray[np.int64]:
+        return np.flatnonzero(self.types == FileType.DIRECTORY)
 
 
 class Tree:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pseudomount.errors import EncryptedError, PseudomountError
 from pseudomount.findings import Severity
+from pseudomount.testing import CounterDevice
 from pseudomount_ext import ExtParser
 from tests.support import loop, trees
 from tests.support.browse import browse_tree, open_filesystem
@@ -32,6 +35,7 @@ class Case:
         features: what dumpe2fs must list, so that the case tests what it says.
         optional: the kernel or mke2fs at hand may be too old or built without it: skip.
         dirty: the disk held garbage before.
+        prepare: debugfs commands before the kernel writes.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Case:
     big_xattr: int = 0
     optional: bool = False
     dirty: bool = False
+    prepare: tuple[str, ...] = ()
 
 
 def _o(*features: str) -> tuple[str, ...]:
@@ -91,7 +96,9 @@ CASES = [
     Case("no-extents", options=_o("^extent", "^64bit"), extents=False, absent=("extent",)),
     Case("no-dir_index", options=_o("^dir_index"), absent=("dir_index",), entries=1000),
     Case("large_dir", block=1024, options=_o("large_dir"), features=("large_dir",), entries=5000),
-    Case("hash-tea", block=1024, options=("-E", "hash_seed=6ba7b810-9dad-11d1-80b4-00c04fd430c8"), entries=1000),
+    Case("extra_isize-8", prepare=("ssv min_extra_isize 8", "ssv want_extra_isize 8")),
+    Case("extra_isize-16", options=("-I", "512"), prepare=("ssv min_extra_isize 16", "ssv want_extra_isize 16")),
+    Case("extra_isize-100", options=("-I", "512"), prepare=("ssv want_extra_isize 100",)),
     Case("inode-128", options=("-I", "128")),
     Case("inode-512", options=("-I", "512")),
     Case("inode-1024", block=1024, size="64M", options=("-I", "1024")),
@@ -122,18 +129,14 @@ CASES = [
 
 def make(image: Path, case: Case) -> None:
     """The image of a case, with its tree."""
-    if case.dirty:
-        with image.open("wb") as file:
-            for _ in range(64):
-                file.write(b"\xa5\x5a\xff\x01" * (1 << 18))
-        loop.run("mke2fs", "-q", "-F", "-t", case.kind, "-b", str(case.block), *case.options, image)
-    else:
-        try:
-            loop.mkfs(image, case.kind, case.size, "-b", str(case.block), *case.options)
-        except RuntimeError as error:
-            if case.optional:
-                pytest.skip(str(error))
-            raise
+    try:
+        loop.mkfs(image, case.kind, case.size, "-b", str(case.block), *case.options, dirty=case.dirty)
+    except RuntimeError as error:
+        if case.optional:
+            pytest.skip(str(error))
+        raise
+    if case.prepare:
+        loop.debugfs(image, case.prepare, writable=True)
     try:
         with loop.mounted(image, "rw", kind=case.kind) as root:
             trees.everything(
@@ -205,6 +208,41 @@ def test_the_trees_are_as_hard_as_they_say(tmp_path: Path) -> None:
     assert "Uninit" in answers[4]
 
 
+@pytest.mark.parametrize("flags", ["1", "2"], ids=["signed", "unsigned"])
+@pytest.mark.parametrize("algorithm", ["legacy", "half_md4", "tea"])
+def test_names_are_found_by_their_hash(algorithm: str, flags: str, tmp_path: Path) -> None:
+    """The kernel made the tree; a name is found in it without reading the whole folder."""
+    image = tmp_path / "image"
+    loop.mkfs(image, "ext4", "64M", "-b", "1024")
+    loop.run("tune2fs", "-E", f"hash_alg={algorithm}", image)
+    loop.debugfs(image, [f"ssv flags {flags}"], writable=True)
+    names = [f"{number:04x}-na\u00efve \u65e5\u672c {'x' * (number % 90)}".encode() for number in range(6000)]
+    names += [b"\xff\xfe%d" % number + b"\x80" * (number % 40) for number in range(2000)]
+    with loop.mounted(image, "rw") as root:
+        folder = root / "crowd"
+        folder.mkdir()
+        for name in names:
+            (folder / os.fsdecode(name)).touch()
+    truth = kernel(image)
+    with ImageDevice(image) as device:
+        counter = CounterDevice(device)
+        filesystem = open_filesystem(ExtParser(), counter)
+        crowd = filesystem.lookup(np.array([filesystem.root], np.uint64), [b"crowd"]).file
+        size = truth[b"crowd"].size or 0
+        assert size > 400 << 10
+        for name in [*names[::97], *names[-3:]]:
+            counter.reset()
+            found = filesystem.lookup(crowd, [name])
+            assert not found.errors
+            assert found.found[0], name
+            assert int(found.file[0]) == truth[b"crowd/" + name].ino
+            assert counter.bytes < 64 << 10, "the whole folder was read"
+        for name in names[::511]:
+            counter.reset()
+            assert not filesystem.lookup(crowd, [name + b"?"]).found[0]
+            assert counter.bytes < 64 << 10, "the whole folder was read"
+
+
 # -- more than a mount and a tree ------------------------------------------------------------------------------------
 
 
@@ -229,6 +267,34 @@ def test_backup_superblock(block: int, group: int, where: int, descriptors: bool
         filesystem = open_filesystem(ExtParser(), device)
         assert_same(truth, browse_tree(filesystem).entries)
         assert any("backup" in finding.message.lower() for finding in filesystem.findings)
+
+
+def test_blocks_past_two_to_the_32(tmp_path: Path) -> None:
+    """A sparse volume of 8 TiB with blocks of 1 KiB: tables, extents and attributes lie behind the 32nd bit."""
+    image = tmp_path / "image"
+    features = "bigalloc,64bit,^has_journal,^resize_inode,^flex_bg"
+    options = ("-b", "1024", "-O", features, "-C", "65536", "-N", "65536", "-E", "lazy_itable_init=1,nodiscard")
+    try:
+        loop.mkfs(image, "ext4", "8T", *options)
+    except RuntimeError as error:
+        if "truncate" in str(error):
+            pytest.skip(f"no room for a sparse file of 8 TiB: {error}")
+        raise
+    with loop.mounted(image, "rw") as root:
+        for number in range(24):
+            folder = root / f"folder {number}"
+            folder.mkdir()
+            for name in range(3):
+                (folder / f"file {name}").write_bytes(trees.noise(number * 10 + name, 100_000))
+            os.setxattr(folder / "file 0", "user.outside the inode", trees.noise(number, 600))
+            trees.fragmented(folder, 65_536, 8)
+            (folder / "link").symlink_to("t" * 100)
+    truth = kernel(image)
+    inodes = [entry.ino for path, entry in truth.items() if path.endswith(b"file 0")]
+    said = loop.debugfs(image, [f"imap <{inode}>" for inode in inodes] + [f"blocks <{inode}>" for inode in inodes])
+    numbers = [int(word) for text in said for word in re.findall(r"(?:at block |^)(\d+)", text)]
+    assert max(numbers) > 1 << 32
+    check(image, truth)
 
 
 def test_copied_while_it_was_mounted(tmp_path: Path) -> None:

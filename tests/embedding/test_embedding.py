@@ -156,9 +156,12 @@ def test_browsing_starts_no_process_and_opens_no_device() -> None:
     """Python's own audit events see every process, socket and file that browsing would use; root is given up first."""
     script = """
         import json, os, sys
-        import pseudomount.api
-        from pseudomount._plugins import FORMATS, PARSERS, load_plugins
-        load_plugins(FORMATS), load_plugins(PARSERS)
+        import pseudomount
+        def browse():
+            with pseudomount.open_backup(sys.argv[1]) as backup:
+                files = [p for p in backup.volumes[0].root.glob("**/*") if p.is_file(follow_symlinks=False)]
+                return len(files), sum(len(p.read_bytes()) for p in files)
+        browse()  # imports are done with: the interpreter's own folder may be closed to the user we become
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             os.setgroups([]), os.setgid(65534), os.setuid(65534)
         seen = []
@@ -167,10 +170,8 @@ def test_browsing_starts_no_process_and_opens_no_device() -> None:
             if event in watched or event.split(".")[0] in ("subprocess", "socket", "ctypes"):
                 seen.append([event, str(args[0]) if args else ""])
         sys.addaudithook(watch)
-        with pseudomount.open_backup(sys.argv[1]) as backup:
-            files = [p for p in backup.volumes[0].root.glob("**/*") if p.is_file(follow_symlinks=False)]
-            total = sum(len(p.read_bytes()) for p in files)
-        print(json.dumps({"files": len(files), "bytes": total, "seen": seen}))
+        files, total = browse()
+        print(json.dumps({"files": files, "bytes": total, "seen": seen}))
     """
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)

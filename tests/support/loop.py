@@ -42,10 +42,19 @@ def run(*command: str | Path, stdin: bytes | None = None) -> str:
     return done.stdout.decode("utf-8", "surrogateescape")
 
 
-def mkfs(image: Path, kind: str, size: str, *options: str) -> Path:
-    """A new sparse file with a file system made by mke2fs. `size` as truncate takes it, such as "16M"."""
+def mkfs(image: Path, kind: str, size: str, *options: str, dirty: bool = False) -> Path:
+    """A new sparse file with a file system made by mke2fs. `size` as truncate takes it, such as "16M".
+
+    A `dirty` disk held garbage before, so that blocks that were never written show where they are read; mke2fs keeps
+    it there if `options` say "-E nodiscard".
+    """
     image.unlink(missing_ok=True)
     run("truncate", "-s", size, image)
+    if dirty:
+        left = image.stat().st_size
+        with image.open("r+b") as file:
+            while left > 0:
+                left -= file.write((b"\xa5\x5a\xff\x01" * (1 << 18))[:left])
     run("mke2fs", "-q", "-F", "-t", kind, *options, image)
     return image
 
