@@ -7,9 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 #: Set by CI: a tool that is missing is then a failure, not a skip.
 REQUIRE = os.environ.get("PSEUDOMOUNT_REQUIRE_TOOLS") == "1"
+
+
+# A slow machine is no finding.
+settings.register_profile("pseudomount", deadline=None)
+settings.load_profile("pseudomount")
 
 
 def _can_loop() -> str:

@@ -203,7 +203,7 @@ def rows_of(volume: Volume, batch: Batch) -> FileRows:
         "rdev_major": nodes[0],
         "rdev_minor": nodes[1],
         "reparse_tag": links.tag,
-        "security_id": np.where(long & (info["security"] != 0), info["security"], -1).astype(np.int64),
+        "security_id": np.where(long & (info["security"] != 0), info["security"].astype(np.int64), -1),
     }
     none = np.full(n, -1, np.int64)
     return FileRows(

@@ -1,5 +1,5 @@
 # ruff: noqa: PTH102, PTH118, PTH123, PTH211
-"""Trees that are hard to read right, written through a mounted file system (or any folder)."""
+"""Trees that are hard to read right, written through a mounted file system (or any folder). Needs Linux."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def flags(root: Path, *, extents: bool) -> None:
             path.write_bytes(b"flagged")
         run("chattr", f"+{letters}", path)
     if extents:
-        path = folder / "minus e"  # blocks listed one by one on a file system of extents
+        path = folder / "minus e"  # a block listed by number on a file system of extents; two may not be one extent
         path.write_bytes(noise(9, 1000))  # one block: the kernel takes no file that has two extents
         run("chattr", "-e", path)
 
