@@ -290,7 +290,7 @@ def test_blocks_past_two_to_the_32(tmp_path: Path) -> None:
             folder.mkdir()
             for name in range(3):
                 (folder / f"file {name}").write_bytes(trees.noise(number * 10 + name, 100_000))
-            os.setxattr(folder / "file 0", "user.outside the inode", trees.noise(number, 600))
+            trees.attribute(folder / "file 0", "user.outside the inode", trees.noise(number, 600))
             trees.fragmented(folder, 65_536, 8)
             (folder / "link").symlink_to("t" * 100)
     truth = kernel(image)

@@ -33,6 +33,8 @@ def noise(seed: int, length: int) -> bytes:
 
 def plain(root: Path) -> None:
     """Files of sizes around a block's, empty ones, deep folders, hard links."""
+    if sys.platform != "linux":
+        raise OSError("needs Linux")
     for size in (0, 1, 11, 59, 60, 61, 100, 156, 160, 511, 1023, 1024, 1025, 4095, 4096, 4097, 65_537, 300_000):
         (root / f"size-{size}").write_bytes(noise(size, size))
     deep = root
@@ -65,6 +67,8 @@ def odd_names(root: Path) -> None:
 
 def special(root: Path) -> None:
     """Devices with small and large numbers, fifos, sockets, symbolic links around the 60 bytes an inode holds."""
+    if sys.platform != "linux":
+        raise OSError("needs Linux")
     folder = root / "special"
     folder.mkdir()
     os.mkfifo(folder / "fifo", 0o640)
@@ -94,6 +98,8 @@ def long_links(root: Path) -> None:
 
 def modes_and_owners(root: Path) -> None:
     """All permission bits; owners whose upper half lies elsewhere in the inode."""
+    if sys.platform != "linux":
+        raise OSError("needs Linux")
     folder = root / "modes"
     folder.mkdir()
     for mode in (0, 0o111, 0o644, 0o1777, 0o2755, 0o4755, 0o6711, 0o7777):
@@ -124,6 +130,13 @@ def times(root: Path) -> None:
             os.utime(path, ns=(ns + 1, ns))
     os.symlink("nowhere", folder / "link")
     os.utime(folder / "link", ns=(5, TIMES["2106"] * 1_000_000_000), follow_symlinks=False)
+
+
+def attribute(path: Path, name: str, value: bytes) -> None:
+    """Sets an extended attribute."""
+    if sys.platform != "linux":
+        raise OSError("needs Linux")
+    os.setxattr(path, name, value)
 
 
 def xattrs(root: Path, *, big: int = 0) -> None:
@@ -257,6 +270,8 @@ def huge(root: Path, size: int = 5 << 30) -> None:
 
 def crowded(root: Path, entries: int) -> None:
     """A folder of many entries (a hash tree), one that lost most of them again, and one that lost all."""
+    if sys.platform != "linux":
+        raise OSError("needs Linux")
     full, thinned, emptied = (root / f"crowd {name}" for name in ("full", "thinned", "emptied"))
     for folder, count in ((full, entries), (thinned, entries // 4), (emptied, entries // 8)):
         folder.mkdir()
