@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, cast, overload
 
 from pseudomount._plugins import FORMATS, PARSERS, load_plugins
 from pseudomount.device import BlockDevice, Fetch, PseudoDisk, RangeStore
@@ -31,6 +31,9 @@ from pseudomount.formats import Disk, Format
 from pseudomount.formats.detect import find_format, make_source
 from pseudomount.storage import LocalStore, Store
 from pseudomount.volumes import VolumeSlot, discover
+
+if TYPE_CHECKING:
+    from pseudomount.filesystem.catalogue import Catalogue
 
 __all__ = ["Backup", "BackupVolume", "Embedded", "SourceLike", "open_backup"]
 
@@ -103,6 +106,32 @@ class BackupVolume:
             raise NoFileSystemError(f"{self.name}: no file system that a parser knows")
         parser = self._match[0]
         return _guarded(parser, "open", lambda: parser.open(self.device, self.findings, self._backup.options))
+
+    def catalogue(
+        self,
+        *,
+        deleted: bool = False,
+        extra: bool = True,
+        progress: Callable[[float], object] | None = None,
+    ) -> Catalogue:
+        """Every file of the volume as columns, from one pass over its tables.
+
+        Once it was asked for, `walk`, `glob` and listings of this volume are answered from it, without a read.
+
+        Args:
+            deleted: whether deleted names and files are wanted, too; they are marked as such.
+            extra: whether the parser's own columns are wanted (NTFS: the second set of times, reparse tags …).
+            progress: told from time to time how much is done, 0 to 1.
+
+        Raises:
+            as `fs`.
+        """
+        from pseudomount.filesystem.catalogue import CatalogueSource, scan_catalogue
+
+        found = scan_catalogue(self.fs, volume=self.name, deleted=deleted, extra=extra, progress=progress)
+        if extra:
+            self._tree.source = CatalogueSource(found, self.fs)
+        return found
 
     @cached_property
     def _tree(self) -> Tree:

@@ -16,6 +16,7 @@ from pseudomount.filesystem.contract import (
     Targets,
 )
 from pseudomount.filesystem.names import escape, printable, unescape
+from pseudomount.filesystem.scan import ScanBatch, ScanLinks, ScanStreams
 
 __all__ = [
     "NAT",
@@ -30,6 +31,9 @@ __all__ = [
     "Names",
     "Parser",
     "RunKind",
+    "ScanBatch",
+    "ScanLinks",
+    "ScanStreams",
     "StreamInfo",
     "Targets",
     "TimeColumn",

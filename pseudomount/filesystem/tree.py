@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ class Listing:
     @cached_property
     def rows(self) -> FileRows:
         """What is known of the files, one row an entry; those that could not be read become findings."""
-        rows = self.tree.fs.rows(self.links.file)
+        rows = self.tree.source.rows(self.links.file)
         for i, error in rows.errors.items():
             self.tree.note(error, int(self.links.file[i]), self.child_path(i))
         return rows
@@ -122,11 +123,30 @@ class Listing:
         return np.flatnonzero(self.types == FileType.DIRECTORY)
 
 
+class Source(Protocol):
+    """Who answers for directories and files: the file system itself, or its catalogue."""
+
+    def children(self, directories: NDArray[np.uint64]) -> LinkRows:
+        """As `FileSystem.children`."""
+        ...
+
+    def rows(self, files: NDArray[np.uint64]) -> FileRows:
+        """As `FileSystem.rows`."""
+        ...
+
+
 class Tree:
-    """Looks paths up in a file system. Thread-safe."""
+    """Looks paths up in a file system. Thread-safe.
+
+    Attributes:
+        fs: where.
+        volume: its name.
+        source: who is asked for listings and for what is known of files.
+    """
 
     def __init__(self, fs: FileSystem, volume: str = "") -> None:
         self.fs = fs
+        self.source: Source = fs
         self.volume = volume
         self.root = Node(fs.root, FileType.DIRECTORY)
         self._known: OrderedDict[tuple[int, bytes], Node] = OrderedDict()
@@ -234,7 +254,7 @@ class Tree:
         Raises:
             PseudomountError: it could not be read.
         """
-        rows = self.fs.rows(np.array([file], np.uint64))
+        rows = self.source.rows(np.array([file], np.uint64))
         if 0 in rows.errors:
             raise rows.errors[0]
         return Node(file, FileType(int(rows.type[0])))
@@ -257,7 +277,7 @@ class Tree:
         Raises:
             PseudomountError: its record could not be read.
         """
-        return BackupStat.of(self.fs.rows(np.array([file], np.uint64)), 0)
+        return BackupStat.of(self.source.rows(np.array([file], np.uint64)), 0)
 
     def real_path(self, path: str) -> str:
         """The path without links, "." and ".."; what does not exist is taken as it stands.
@@ -298,7 +318,7 @@ class Tree:
 
     def listings(self, directories: Sequence[int], paths: Sequence[str]) -> list[Listing]:
         """The listings of many directories in one batch. What is wrong with one is in its `error`, and a finding."""
-        links = self.fs.children(np.array(directories, np.uint64))
+        links = self.source.children(np.array(directories, np.uint64))
         cuts = np.searchsorted(links.query, np.arange(len(directories) + 1))
         found = []
         for i, (a, b) in enumerate(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)):

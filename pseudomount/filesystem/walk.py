@@ -70,11 +70,11 @@ def walk_batches(
         next_paths: list[str] = []
         for first in range(0, len(level_ids), BATCH):
             ids, paths = level_ids[first : first + BATCH], level_paths[first : first + BATCH]
-            links = fs.children(np.array(ids, np.uint64))
+            links = tree.source.children(np.array(ids, np.uint64))
             for i, error in links.errors.items():
                 tree.note(error, ids[i], paths[i])
             names = [decode(name) for name in links.name]
-            known = fs.rows(links.file) if rows or bool((links.type == FileType.UNKNOWN).any()) else None
+            known = tree.source.rows(links.file) if rows or bool((links.type == FileType.UNKNOWN).any()) else None
             types = links.type
             if known is not None:
                 types = np.where(types == FileType.UNKNOWN, known.type, types)

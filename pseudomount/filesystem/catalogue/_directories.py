@@ -1,0 +1,158 @@
+"""The directories of a catalogue: which of them a path leads to, and those paths, without a loop over files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+__all__ = ["Directories"]
+
+Bools = NDArray[np.bool_]
+Int64s = NDArray[np.int64]
+UInt64s = NDArray[np.uint64]
+
+#: Levels below which nobody goes, as in a walk: a path that any of our file systems allows has fewer.
+MAX_DEPTH = 4096
+_SLASH = pa.scalar("/", pa.large_string())
+
+
+@dataclass(frozen=True, slots=True)
+class Directories:
+    """D directories, ordered by id.
+
+    Attributes:
+        ids: uint64 (D,), ascending.
+        parent: int64 (D,), position of the one above; the root's own is its own, -1: no path leads there.
+        depth: int64 (D,), 0 for the root; -1: no path leads there.
+        row: int64 (D,), the row of the catalogue by which a path leads there, -1 for none.
+        name: their names, Arrow strings (D,), "" for the root.
+        levels: positions of the directories of each depth, ascending.
+        too_deep: whether directories were left out because they nest too deep.
+    """
+
+    ids: UInt64s
+    parent: Int64s
+    depth: Int64s
+    row: Int64s
+    name: pa.Array
+    levels: tuple[Int64s, ...]
+    too_deep: bool = False
+
+    @classmethod
+    def of(
+        cls, root: int, ids: UInt64s, parents: UInt64s, rows: Int64s, deleted: Bools, names: pa.ChunkedArray
+    ) -> Directories:
+        """From the rows of a catalogue that are directories.
+
+        A directory is entered once, by the name nearest to the root, however many claim it; by a deleted name only
+        where no other leads there. The root is never below anything.
+
+        Args:
+            root: its id.
+            ids, parents: uint64 (k,), the directory that a row is, and the one it is in.
+            rows: int64 (k,), their numbers.
+            deleted: bool (k,), which of these names were deleted.
+            names: the catalogue's column of names, that `rows` count in.
+        """
+        known = np.union1d(ids, np.array([root], np.uint64))
+        top = int(np.searchsorted(known, np.uint64(root)))
+        place = np.searchsorted(known, ids)
+        above = np.minimum(np.searchsorted(known, parents), len(known) - 1)
+        fits = (known[above] == parents) & (place != top)
+        depth = np.full(len(known), -1, np.int64)
+        parent = np.full(len(known), -1, np.int64)
+        claim = np.full(len(known), -1, np.int64)
+        depth[top], parent[top] = 0, top
+        too_deep = False
+        for wanted in (fits & ~deleted, fits) if deleted.any() else (fits,):
+            edges = np.flatnonzero(wanted)
+            edges = edges[np.argsort(above[edges], kind="stable")]
+            sources = above[edges]
+            front = np.flatnonzero(depth >= 0)
+            while len(front):
+                first, last = np.searchsorted(sources, front), np.searchsorted(sources, front, side="right")
+                out = edges[_ranges(first, last - first)]
+                out = out[depth[place[out]] < 0]
+                front, where = np.unique(place[out], return_index=True)
+                chosen = out[where]
+                deep = depth[above[chosen]] + 1 > MAX_DEPTH
+                if deep.any():
+                    too_deep = True
+                    front, chosen = front[~deep], chosen[~deep]
+                depth[front], parent[front], claim[front] = depth[above[chosen]] + 1, above[chosen], chosen
+        reached = np.flatnonzero(claim >= 0)
+        row = np.full(len(known), -1, np.int64)
+        row[reached] = rows[claim[reached]]
+        text = pc.fill_null(names.take(pa.array(np.where(row >= 0, row, 0), mask=row < 0)), "") if len(names) else None
+        name = pa.array([""] * len(known), pa.string()) if text is None else _one(text)
+        order = np.argsort(depth, kind="stable")
+        ends = np.searchsorted(depth[order], np.arange(int(depth.max()) + 2))
+        levels = tuple(order[a:b] for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
+        return cls(known, parent, depth, row, name, levels, too_deep)
+
+    def find(self, ids: UInt64s) -> Int64s:
+        """Positions of directories by id; -1 for what is none, or what no path leads to."""
+        if not len(self.ids):
+            return np.full(len(ids), -1, np.int64)
+        at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1).astype(np.int64)
+        found: Int64s = np.where((self.ids[at] == ids) & (self.depth[at] >= 0), at, -1)
+        return found
+
+    def lengths(self, names: Int64s) -> Int64s:
+        """Bytes (D,) of each directory's path without the last "/", given those (D,) of the names."""
+        total = np.zeros(len(self.ids), np.int64)
+        for level in self.levels[1:]:
+            total[level] = total[self.parent[level]] + 1 + names[level]
+        return total
+
+    def prefixes(self, wanted: Int64s) -> pa.Array:
+        """The paths, without the last "/", of some directories (positions, no -1) as large strings: "", "/a/b"."""
+        needed = np.zeros(len(self.ids), np.bool_)
+        needed[wanted] = True
+        for level in reversed(self.levels[1:]):
+            needed[self.parent[level[needed[level]]]] = True
+        place = np.zeros(len(self.ids), np.int64)
+        parts: list[pa.Array] = []
+        above = pa.array([""], pa.large_string())
+        count = 0
+        for depth, level in enumerate(self.levels):
+            mine = level[needed[level]]
+            if not len(mine):
+                break
+            if depth:
+                names = pc.cast(self.name.take(pa.array(mine)), pa.large_string())
+                inner = pa.array(place[self.parent[mine]] - (count - len(above)))
+                above = pc.binary_join_element_wise(above.take(inner), names, _SLASH)
+            place[mine] = count + np.arange(len(mine))
+            count += len(mine)
+            parts.append(above)
+        return pa.concat_arrays(parts).take(pa.array(place[wanted])) if parts else pa.array([], pa.large_string())
+
+    def below(self, position: int) -> Bools:
+        """Which directories (D,) are this one or lie below it."""
+        inside = np.zeros(len(self.ids), np.bool_)
+        inside[position] = True
+        for level in self.levels[int(self.depth[position]) + 1 :]:
+            inside[level] = inside[self.parent[level]]
+        return inside
+
+    def upward(self) -> Iterator[Int64s]:
+        """The directories below the root, level by level, the deepest first."""
+        return reversed(self.levels[1:])
+
+
+def _ranges(starts: Int64s, counts: Int64s) -> Int64s:
+    """The numbers of many ranges, one after the other."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    numbers: Int64s = np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - counts), counts)
+    return numbers
+
+
+def _one(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

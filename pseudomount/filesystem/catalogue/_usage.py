@@ -1,0 +1,48 @@
+"""What directories hold, summed up level by level."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pseudomount.filesystem.rows import FileType
+
+if TYPE_CHECKING:
+    from pseudomount.filesystem.catalogue import Catalogue
+
+__all__ = ["usage"]
+
+
+def usage(catalogue: Catalogue, depth: int | None) -> pa.Table:
+    """See `Catalogue.du`."""
+    tree, table = catalogue.directories, catalogue.arrow
+    parent = table["parent"]
+    above = tree.find(pc.fill_null(parent, pa.scalar(0, pa.uint64())).to_numpy())
+    mine = (above >= 0) & ~table["deleted"].to_numpy() & ~parent.is_null().to_numpy()
+    rows = np.flatnonzero(mine)
+    _, first = np.unique(table["file"].to_numpy()[rows], return_index=True)
+    rows = rows[np.sort(first)]
+    place = above[rows]
+    folders = catalogue._codes[rows] == FileType.DIRECTORY
+    sums = {}
+    for name, values in (
+        ("files", (~folders).astype(np.int64)),
+        ("directories", folders.astype(np.int64)),
+        # A directory's own size is its table's; what it holds is asked for here.
+        ("size", np.where(folders, 0, pc.fill_null(table["size"], 0).to_numpy()[rows])),
+        ("allocated", pc.fill_null(table["allocated"], 0).to_numpy()[rows]),
+    ):
+        total = np.zeros(len(tree.ids), np.int64)
+        np.add.at(total, place, np.maximum(values, 0))
+        for level in tree.upward():
+            np.add.at(total, tree.parent[level], total[level])
+        sums[name] = total
+    wanted = np.flatnonzero((tree.depth >= 0) & (tree.depth <= (tree.depth.max() if depth is None else depth)))
+    paths = pc.replace_with_mask(
+        tree.prefixes(wanted), pa.array(tree.depth[wanted] == 0), pa.scalar("/", pa.large_string())
+    )
+    found = pa.table({"path": paths, **{name: total[wanted] for name, total in sums.items()}})
+    return found.sort_by("path")
