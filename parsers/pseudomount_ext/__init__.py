@@ -11,7 +11,7 @@ The journal is not replayed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -29,7 +29,6 @@ from pseudomount.errors import (
     UnsupportedError,
     UsageError,
 )
-from pseudomount.filesystem.columns import Names
 from pseudomount.filesystem.contract import (
     DataRuns,
     FileRows,
@@ -42,11 +41,12 @@ from pseudomount.filesystem.contract import (
     RunKind,
     Targets,
 )
+from pseudomount.filesystem.scan import ScanBatch
 from pseudomount.findings import FindingLog, Severity
 from pseudomount_ext import _layout as lay
 from pseudomount_ext._catalogue import Inodes
 from pseudomount_ext._content import DAMAGED, BlockRuns, Volume, map_blocks
-from pseudomount_ext._directory import Listing, read_directories, shown_names
+from pseudomount_ext._directory import read_directories, visible_names
 from pseudomount_ext._groups import Groups
 from pseudomount_ext._inodes import InodeTable, fast_links, inline
 from pseudomount_ext._layout import Compat, Incompat, InodeFlag
@@ -54,6 +54,8 @@ from pseudomount_ext._links import read_links
 from pseudomount_ext._lookup import look_up
 from pseudomount_ext._memory import MemoryDevice
 from pseudomount_ext._read import Int64s
+from pseudomount_ext._rows import file_rows
+from pseudomount_ext._scan import scan_volume
 from pseudomount_ext._super import Superblock, find, unreadable_features
 from pseudomount_ext._xattr import inline_content, read_xattrs
 
@@ -135,7 +137,8 @@ class ExtFileSystem(FileSystem):
     """An opened volume. File ids are inode numbers; "nlink" and all else are as the kernel would show them.
 
     `FileRows.extra` has: "rdev" (device number as Linux's makedev) with its parts "rdev_major" and "rdev_minor", -1 for
-    other files; "project" (project id, -1 where there is none); "deleted" (`i_dtime`, seconds since 1970).
+    other files; "project" (project id, -1 where there is none); "dtime" (`i_dtime`, when the file was
+    deleted, datetime64[ns], NaT where it was not; the number of the next orphan in one that was still open).
 
     Names of encrypted directories are shown as the kernel shows them without the key, and are looked up as such.
     Directories with the casefold flag compare names folded; see `_names`.
@@ -149,6 +152,7 @@ class ExtFileSystem(FileSystem):
         self.name = superblock.filesystem
         self.label = superblock.label
         self.uuid = superblock.uuid
+        self.literal_names = not superblock.incompat & Incompat.CASEFOLD
         self.details = MappingProxyType(_details(superblock))
         self._volume = Volume(device, superblock, findings)
         self._inodes = InodeTable(self._volume, Groups(device, superblock, findings))
@@ -163,7 +167,7 @@ class ExtFileSystem(FileSystem):
         listing = read_directories(self._volume, inodes, rows)
         problems.update((int(rows[i]), error) for i, error in listing.errors.items())
         query, entry = _spread(place, rows[listing.query], len(unique))
-        names, kinds = self._show(listing, inodes, rows), listing.type
+        names, kinds = visible_names(self._volume, listing, inodes, rows), listing.type
         errors = {i: problems[row] for i, row in enumerate(place.tolist()) if row in problems} if problems else {}
         return LinkRows(
             query,
@@ -179,18 +183,6 @@ class ExtFileSystem(FileSystem):
         for row in np.flatnonzero(inodes.type != FileType.DIRECTORY).tolist():
             problems.setdefault(row, PathNotDirectoryError(f"inode {int(inodes.number[row])} is no directory"))
         return np.array([row for row in range(len(inodes)) if row not in problems], np.int64)
-
-    def _show(self, listing: Listing, inodes: Inodes, rows: Int64s) -> Names:
-        """The listing's names, with those of encrypted directories in the form that is shown without the key."""
-        encrypted = inodes.flagged(InodeFlag.ENCRYPT)[rows][listing.query]
-        if not encrypted.any():
-            return listing.name
-        at = np.flatnonzero(encrypted)
-        shown = shown_names(self._volume, listing.name.take(at))
-        both = Names.concat([listing.name, shown])
-        order = np.arange(len(listing.name))
-        order[at] = len(listing.name) + np.arange(len(at))
-        return both.take(order)
 
     def lookup(self, directories: UInt64s, names: Sequence[bytes]) -> Looked:
         """Finds names; through the hash tree where that saves reading a large directory."""
@@ -215,29 +207,12 @@ class ExtFileSystem(FileSystem):
         """What is known of many files; a deleted or unused inode is an error of its row."""
         unique, place = _unique(files)
         inodes, problems = self._inodes.read_unique(unique)
-        kind = inodes.type.copy()
-        kind[list(problems)] = FileType.UNKNOWN
         errors = {i: problems[row] for i, row in enumerate(place.tolist()) if row in problems} if problems else {}
-        return FileRows(
-            file=np.asarray(files, np.uint64),
-            subvolume=np.zeros(len(place), np.uint64),
-            inode=np.asarray(files, np.uint64),
-            generation=inodes.generation[place],
-            type=kind[place],
-            size=inodes.size[place],
-            allocated=inodes.allocated[place],
-            mode=inodes.mode[place],
-            uid=inodes.uid[place],
-            gid=inodes.gid[place],
-            links=inodes.links[place],
-            created=inodes.created.take(place),
-            modified=inodes.modified.take(place),
-            changed=inodes.changed.take(place),
-            accessed=inodes.accessed.take(place),
-            flags=inodes.flags[place].astype(np.uint64),
-            extra=MappingProxyType({name: values[place] for name, values in _extra(inodes).items()}),
-            errors=errors,
-        )
+        return file_rows(inodes.take(place), errors, np.asarray(files, np.uint64))
+
+    def scan(self, *, deleted: bool = False) -> Iterator[ScanBatch]:
+        """The whole enumeration, from one pass over the inode tables and the directories' blocks."""
+        return scan_volume(self._volume, self._inodes)
 
     def runs(self, files: UInt64s) -> DataRuns:
         """Where the content of many files lies; of a fast symbolic link it is the inode that holds it.
@@ -391,18 +366,6 @@ def _spread(place: Int64s, owner: Int64s, n: int) -> tuple[Int64s, Int64s]:
     query = np.repeat(np.arange(len(place), dtype=np.int64), mine)
     item = np.arange(len(query), dtype=np.int64) - np.repeat(np.cumsum(mine) - mine, mine)
     return query, item + np.repeat(begins[place], mine)
-
-
-def _extra(inodes: Inodes) -> dict[str, Int64s]:
-    rdev = inodes.rdev
-    node = rdev >= 0
-    return {
-        "rdev": rdev,
-        "rdev_major": np.where(node, rdev >> 8 & 0xFFF, -1),
-        "rdev_minor": np.where(node, rdev & 0xFF | rdev >> 12 & 0xFFF00, -1),
-        "project": inodes.project,
-        "deleted": inodes.deleted,
-    }
 
 
 def _details(superblock: Superblock) -> dict[str, object]:

@@ -84,11 +84,14 @@ class Inodes:
         return len(self.number)
 
     def row(self, i: int) -> Inodes:
-        """One inode by itself; shares memory."""
-        at = np.array([i], np.int64)
+        """One inode by itself."""
+        return self.take(np.array([i], np.int64))
+
+    def take(self, rows: Int64s) -> Inodes:
+        """Some of them."""
         values: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         for name, value in values.items():
-            values[name] = value.take(at) if isinstance(value, TimeColumn) else value[i : i + 1]
+            values[name] = value.take(rows) if isinstance(value, TimeColumn) else value[rows]
         return Inodes(**values)
 
     def flagged(self, flag: InodeFlag) -> Bools:

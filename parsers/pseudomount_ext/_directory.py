@@ -22,7 +22,7 @@ from pseudomount_ext._names import no_key_name
 from pseudomount_ext._read import CHUNK, Int64s, UInt8s, read_rows
 from pseudomount_ext._xattr import inline_content
 
-__all__ = ["Listing", "data_blocks", "parse_blocks", "read_directories", "shown_names"]
+__all__ = ["Listing", "data_blocks", "parse_blocks", "read_directories", "shown_names", "visible_names"]
 
 Bools = NDArray[np.bool_]
 
@@ -89,6 +89,18 @@ def _is_dot(names: Names) -> Bools:
     begin, end = names.offsets[:-1][rows], names.offsets[1:][rows] - 1
     dots[rows] = (names.buffer[begin] == ord(".")) & (names.buffer[end] == ord("."))
     return dots
+
+
+def visible_names(volume: Volume, listing: Listing, inodes: Inodes, rows: Int64s) -> Names:
+    """The listing's names, those of encrypted directories as they are shown without the key; `rows` as it was asked."""
+    encrypted = inodes.flagged(InodeFlag.ENCRYPT)[rows][listing.query]
+    if not encrypted.any():
+        return listing.name
+    at = np.flatnonzero(encrypted)
+    both = Names.concat([listing.name, shown_names(volume, listing.name.take(at))])
+    order = np.arange(len(listing.name))
+    order[at] = len(listing.name) + np.arange(len(at))
+    return both.take(order)
 
 
 def shown_names(volume: Volume, names: Names) -> Names:

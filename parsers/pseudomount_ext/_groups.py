@@ -33,6 +33,7 @@ class Groups:
         self._device = device
         self._super = superblock
         self._findings = findings
+        # Of a block of descriptors, int64 (2, descriptors): inode tables, and how many of their inodes were ever used.
         self._tables: OrderedDict[int, Int64s] = OrderedDict()
         self._errors: dict[int, PseudomountError] = {}
         self._lock = threading.Lock()
@@ -43,9 +44,14 @@ class Groups:
         Args:
             groups: int64 (n,), each inside the volume.
         """
+        tables, _, errors = self.inodes(groups)
+        return tables, errors
+
+    def inodes(self, groups: Int64s) -> tuple[Int64s, Int64s, dict[int, PseudomountError]]:
+        """As `inode_tables`; and int64 (n,), how many inodes at the beginning of each table were ever used."""
         per_block = self._super.descs_per_block
         blocks, place = np.unique(groups // per_block, return_inverse=True)
-        out = np.full(len(groups), -1, np.int64)
+        out = np.full((2, len(groups)), -1, np.int64)
         errors: dict[int, PseudomountError] = {}
         with self._lock:
             for first in range(0, len(blocks), _KEEP):
@@ -53,10 +59,10 @@ class Groups:
                 self._load(part)
                 tables = np.stack([self._tables[block] for block in part.tolist()])
                 rows = np.flatnonzero((place >= first) & (place < first + len(part)))
-                out[rows] = tables[place[rows] - first, groups[rows] % per_block]
-                for row in rows[out[rows] < 0].tolist():
+                out[:, rows] = tables[place[rows] - first, :, groups[rows] % per_block].T
+                for row in rows[out[0, rows] < 0].tolist():
                     errors[row] = self._why(int(groups[row]))
-        return out, errors
+        return out[0], out[1], errors
 
     def _why(self, group: int) -> PseudomountError:
         block = group // self._super.descs_per_block
@@ -83,7 +89,7 @@ class Groups:
     def _fetch(self, blocks: Int64s) -> None:
         """Loads descriptor blocks; those that make no sense again from their backups."""
         size = self._super.block_size
-        best = np.full((len(blocks), self._super.descs_per_block), -1, np.int64)
+        best = np.full((len(blocks), 2, self._super.descs_per_block), -1, np.int64)
         doubtful = np.ones(len(blocks), np.bool_)
         for copy in range(3):
             rows = np.flatnonzero(doubtful)
@@ -157,7 +163,10 @@ class Groups:
         return sorted({group for group in candidates if group < sb.groups and sb.has_super(group)})
 
     def _parse(self, data: UInt8s, blocks: Int64s) -> tuple[Int64s, Bools]:
-        """Inode tables, int64 (n, descriptors of a block), -1 where impossible; and whether each block is sound."""
+        """Inode tables and their inodes ever used, int64 (n, 2, descriptors of a block); and whether each is sound.
+
+        A table is -1 where it is impossible.
+        """
         sb = self._super
         per_block = sb.descs_per_block
         rows = data[:, : per_block * sb.desc_size].reshape(-1, sb.desc_size)
@@ -172,7 +181,21 @@ class Groups:
         tables[bad] = -1
         wrong = used & (bad | ~self._checksums_fit(rows, numbers))
         sound: Bools = np.logical_not(wrong.reshape(-1, per_block).any(axis=1))
-        return tables.reshape(-1, per_block), sound
+        both = np.stack((tables.reshape(-1, per_block), self._ever_used(rows).reshape(-1, per_block)), axis=1)
+        return both, sound
+
+    def _ever_used(self, rows: UInt8s) -> Int64s:
+        """`bg_itable_unused` counts from the table's end; it means something where descriptors have checksums."""
+        sb = self._super
+        if not (sb.metadata_csum or sb.ro_compat & RoCompat.GDT_CSUM):
+            return np.full(len(rows), sb.inodes_per_group, np.int64)
+        halves = rows.view("<u2")
+        unused = halves[:, lay.GD_ITABLE_UNUSED_LO // 2].astype(np.int64)
+        if sb.desc_size >= lay.GD_SIZE_64BIT:
+            unused |= halves[:, lay.GD_ITABLE_UNUSED_HI // 2].astype(np.int64) << 16
+        used = np.maximum(sb.inodes_per_group - unused, 0)
+        never = (halves[:, lay.GD_FLAGS // 2] & lay.GD_INODE_UNINIT) != 0
+        return np.where(never, 0, used)
 
     def _checksums_fit(self, rows: UInt8s, numbers: Int64s) -> Bools:
         sb = self._super

@@ -96,6 +96,49 @@ class InodeTable:
         self._judge(inodes, offsets, errors)
         return inodes, errors
 
+    def in_use(self, first: int, last: int) -> tuple[Inodes, dict[int, PseudomountError]]:
+        """The inodes that are files in the tables of groups `first` to `last`, exclusive; and group → what was lost.
+
+        The reserved ones, which no name leads to (the journal's, for one), are left out.
+        """
+        superblock, device = self._volume.superblock, self._volume.device
+        size, per_group = superblock.inode_size, superblock.inodes_per_group
+        groups = np.arange(first, last, dtype=np.int64)
+        tables, used, failed = self._groups.inodes(groups)
+        errors = {first + i: error for i, error in failed.items()}
+        used = np.where(tables < 0, 0, np.minimum(used, superblock.inodes - groups * per_group))
+        offsets = tables * superblock.block_size
+        inside = offsets + used * size <= device.size
+        whole = np.flatnonzero((used > 0) & inside)
+        batch = device.read_many(offsets[whole], used[whole] * size)
+        lost = whole[list(batch.errors)]
+        parts = [(batch.buffer.reshape(-1, size), np.repeat(groups[whole], used[whole]), _steps(used[whole]))]
+        # Of a table with a bad sector, or of a volume that was cut off, some inodes can still be read.
+        for i in [*np.flatnonzero((used > 0) & ~inside).tolist(), *lost.tolist()]:
+            place = np.arange(int(used[i]), dtype=np.int64)
+            got = read_rows(device, int(offsets[i]) + place * size, size, "inode table", _GAP)
+            if got.errors:
+                errors[first + i] = next(iter(got.errors.values()))
+            parts.append((got.data, np.full(len(place), groups[i]), place))
+        found: list[tuple[NDArray[np.uint8], Int64s]] = []
+        for data, group, place in parts:
+            known = data.view("<u2")[:, lay.IN_LINKS // 2] != 0
+            numbers = group * per_group + place + 1
+            known &= (numbers >= lay.FIRST_INODE) | (numbers == lay.ROOT_INODE)
+            if data is parts[0][0] and len(lost):
+                known &= ~np.isin(group, groups[lost])
+            picks = np.flatnonzero(known)
+            found.append((data[picks], numbers[picks]))
+        raw = found[0][0] if len(found) == 1 else np.concatenate([part[0] for part in found])
+        number = np.concatenate([part[1] for part in found])
+        inodes = parse_inodes(raw, number, superblock)
+        sound = np.flatnonzero(inodes.trouble == Trouble.NONE)
+        if len(sound) < len(inodes):
+            inodes = inodes.take(sound)
+        place = (inodes.number - 1) // per_group - first
+        self._judge(inodes, offsets[place] + (inodes.number - 1) % per_group * size, {})
+        return inodes, errors
+
     def _judge(self, inodes: Inodes, offsets: Int64s, errors: dict[int, PseudomountError]) -> None:
         volume = self._volume
         for row in np.flatnonzero(inodes.trouble != Trouble.NONE).tolist():
@@ -115,6 +158,14 @@ class InodeTable:
                 message = "an inode claims a size of 2**63 bytes or more"
                 number, offset = int(inodes.number[row]), int(offsets[row])
                 volume.findings.add(Severity.DEGRADED, message, structure="inode", file=number, offset=offset)
+
+
+def _steps(counts: Int64s) -> Int64s:
+    """0, 1 … for each count, one after the other."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    steps: Int64s = np.arange(total, dtype=np.int64) - np.repeat(ends - counts, counts)
+    return steps
 
 
 def inline(volume: Volume, inodes: Inodes) -> Bools:

@@ -159,7 +159,14 @@ EXT3_RO_COMPAT: Final = RoCompat.SPARSE_SUPER | RoCompat.LARGE_FILE | RoCompat.B
 
 # -- "Block Group Descriptors" -----------------------------------------------------------------------------------------
 
+#: The first inode that is not reserved, in all revisions ("Special inodes").
+FIRST_INODE: Final = 11
+
 GD_INODE_TABLE_LO: Final = 0x8
+GD_FLAGS: Final = 0x12
+GD_INODE_UNINIT: Final = 1
+GD_ITABLE_UNUSED_LO: Final = 0x1C
+GD_ITABLE_UNUSED_HI: Final = 0x32
 GD_CHECKSUM: Final = 0x1E
 GD_INODE_TABLE_HI: Final = 0x28
 GD_SIZE: Final = 32

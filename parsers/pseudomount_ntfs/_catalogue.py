@@ -34,7 +34,7 @@ from pseudomount_ntfs._records import first_of
 from pseudomount_ntfs._reparse import INTERIX_LIMIT, interix_target, interix_type, reparse_target, tag_type
 from pseudomount_ntfs._volume import Volume
 
-__all__ = ["Links", "file_names", "filetimes", "rows_of", "standard_information"]
+__all__ = ["Links", "file_names", "filetimes", "name_places", "rows_of", "standard_information"]
 
 Bools = NDArray[np.bool_]
 Int64s = NDArray[np.int64]
@@ -68,19 +68,27 @@ def standard_information(batch: Batch) -> tuple[NDArray[np.void], Bools, Bools]:
 
 def file_names(batch: Batch) -> tuple[Int64s, NDArray[np.void]]:
     """All $FILE_NAMEs of a batch that make sense: int64 (m,) file, ascending, and the structures (m,)."""
+    owner, names, _, _ = name_places(batch)
+    return owner, names
+
+
+def name_places(batch: Batch) -> tuple[Int64s, NDArray[np.void], Int64s, Int64s]:
+    """As `file_names`; and int64 (m,) each, where in the buffer the names begin, and how many units they have."""
     picks = batch.of_type(AttributeType.FILE_NAME)
     attributes = batch.attributes
     length = attributes.value_length[picks]
     picks = picks[attributes.resident[picks] & (length >= FILE_NAME_SIZE)]
     names = gather(batch.buffer, attributes.value_at[picks], FILE_NAME)
-    fits = FILE_NAME_SIZE + 2 * names["name_length"].astype(np.int64) <= attributes.value_length[picks]
-    return attributes.row[picks[fits]], names[fits]
+    count = names["name_length"].astype(np.int64)
+    fits = FILE_NAME_SIZE + 2 * count <= attributes.value_length[picks]
+    return attributes.row[picks[fits]], names[fits], attributes.value_at[picks[fits]] + FILE_NAME_SIZE, count[fits]
 
 
 class Links:
     """Which files of a batch are links or special files, and the data that says so.
 
     Attributes:
+        information: as `standard_information`.
         tag: int64 (n,), reparse tags, 0 without one.
         type: uint8 (n,), `FileType`.
         device: file → (major, minor) of the device that it is a node for.
@@ -88,7 +96,7 @@ class Links:
     """
 
     def __init__(self, volume: Volume, batch: Batch) -> None:
-        info, has, _ = standard_information(batch)
+        info, has, _ = self.information = standard_information(batch)
         self.flags: Int64s = np.where(has, info["attributes"], 0).astype(np.int64)
         self.errors: dict[int, PseudomountError] = {}
         n = len(batch)
@@ -157,30 +165,31 @@ class Links:
         return reparse_target(data) if reparse else interix_target(data)
 
 
-def rows_of(volume: Volume, batch: Batch) -> FileRows:
-    """The columns of a batch; `FileRows` says what they are.
+def rows_of(volume: Volume, batch: Batch, names: tuple[Int64s, NDArray[np.void]] | None = None) -> FileRows:
+    """The columns of a batch; `FileRows` says what they are. `names` is what `file_names` says, where it is known.
 
-    `extra`: `fn_created`, `fn_modified`, `fn_changed`, `fn_accessed` (int64 ns, `NAT`: none) are the times in the
-    file's first long name; `rdev_major`, `rdev_minor` (-1: no device node), `reparse_tag` (0: none) and `security_id`
-    (-1: none) are int64.
+    `extra`: `fn_created`, `fn_modified`, `fn_changed`, `fn_accessed` (datetime64[ns], NaT: none) are the times in
+    the file's first long name; `rdev_major`, `rdev_minor` (int32, -1: no device node); `reparse_tag` and `security_id`
+    (uint32, 0: none).
     """
     n = len(batch)
     attributes = batch.attributes
     errors: dict[int, PseudomountError] = {**batch.damage, **batch.errors}
-    info, has, long = standard_information(batch)
     links = Links(volume, batch)
+    info, has, long = links.information
     for row, error in links.errors.items():
         errors.setdefault(row, error)
     for row in np.flatnonzero(~has).tolist():
         if row not in errors:
             errors[row] = volume.damaged(int(batch.references[row]) & RECORD_MASK, "it has no $STANDARD_INFORMATION")
-    owner, names = file_names(batch)
-    real = names["namespace"] != DOS_NAMESPACE
-    owner, names = owner[real], names[real]
+    owner, found = file_names(batch) if names is None else names
+    real = found["namespace"] != DOS_NAMESPACE
+    if not real.all():
+        owner, found = owner[real], found[real]
     count = np.bincount(owner, minlength=n).astype(np.int64)
     first = first_of(owner, n)
     named = first >= 0
-    name = names[first] if len(names) else np.zeros(n, FILE_NAME)
+    name = found[first] if len(found) else np.zeros(n, FILE_NAME)
     data = batch.pick(AttributeType.DATA)
     size = np.where(data >= 0, attributes.size[data], 0) if len(attributes) else np.zeros(n, np.int64)
     for row in np.flatnonzero(links.type == FileType.SYMLINK).tolist():
@@ -192,18 +201,18 @@ def rows_of(volume: Volume, batch: Batch) -> FileRows:
     kind = links.type
     if errors:
         kind[list(errors)] = FileType.UNKNOWN
-    nodes = np.full((2, n), -1, np.int64)
+    nodes = np.full((2, n), -1, np.int32)
     for row, numbers in links.device.items():
-        nodes[:, row] = np.minimum(numbers, 0xFFFFFFFF)
+        nodes[:, row] = np.minimum(numbers, 0x7FFFFFFF)
     extra: Mapping[str, NDArray[np.generic]] = {
-        "fn_created": filetimes(name["created"], named).ns,
-        "fn_modified": filetimes(name["modified"], named).ns,
-        "fn_changed": filetimes(name["changed"], named).ns,
-        "fn_accessed": filetimes(name["accessed"], named).ns,
+        "fn_created": filetimes(name["created"], named).ns.view("datetime64[ns]"),
+        "fn_modified": filetimes(name["modified"], named).ns.view("datetime64[ns]"),
+        "fn_changed": filetimes(name["changed"], named).ns.view("datetime64[ns]"),
+        "fn_accessed": filetimes(name["accessed"], named).ns.view("datetime64[ns]"),
         "rdev_major": nodes[0],
         "rdev_minor": nodes[1],
-        "reparse_tag": links.tag,
-        "security_id": np.where(long & (info["security"] != 0), info["security"].astype(np.int64), -1),
+        "reparse_tag": links.tag.astype(np.uint32),
+        "security_id": np.where(long, info["security"], 0).astype(np.uint32),
     }
     none = np.full(n, -1, np.int64)
     return FileRows(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from pseudomount.filesystem import (
     NameEncoding,
     Names,
     RunKind,
+    ScanBatch,
     StreamInfo,
     Targets,
     TimeColumn,
@@ -39,6 +40,7 @@ from pseudomount_ntfs._content import needs_decoder, open_stream, refusal
 from pseudomount_ntfs._eas import EA_LIMIT, parse_eas
 from pseudomount_ntfs._index import Entries, read_names
 from pseudomount_ntfs._layout import (
+    DELETED,
     DOS_NAMESPACE,
     RECORD_MASK,
     SEQUENCE_SHIFT,
@@ -47,9 +49,10 @@ from pseudomount_ntfs._layout import (
     RecordFlag,
     RecordNumber,
 )
-from pseudomount_ntfs._names import default_upcase, fold_hashes, units_from_wtf8, wtf8
+from pseudomount_ntfs._names import default_upcase, fold_hashes, units_from_wtf8, unusable, wtf8
 from pseudomount_ntfs._reparse import link_parts, tag_type
 from pseudomount_ntfs._runs import BytesDevice
+from pseudomount_ntfs._scan import scan_volume
 from pseudomount_ntfs._security import DESCRIPTOR_LIMIT, Descriptors
 from pseudomount_ntfs._state import VolumeState, read_state
 from pseudomount_ntfs._volume import BATCH_RECORDS, Volume
@@ -167,7 +170,7 @@ class Ntfs(FileSystem):
             long = np.zeros(int(group.max()) + 1, np.bool_)
             long[group[entries.namespace != DOS_NAMESPACE]] = True
             keep[alias[long[group[alias]]]] = False
-        bad = _unusable(entries) & ~own
+        bad = (unusable(entries.units, entries.offsets) | ((entries.reference & np.uint64(DELETED)) != 0)) & ~own
         for i in np.flatnonzero(bad & keep).tolist():
             row = int(entries.query[i])
             message = f"an entry for MFT record {int(number[i])} has a name that no file can have"
@@ -318,6 +321,10 @@ class Ntfs(FileSystem):
             kind = np.insert(kind, cut + 1, np.uint8(RunKind.UNWRITTEN))
         return owner, offset, length, position, kind
 
+    def scan(self, *, deleted: bool = False) -> Iterator[ScanBatch]:
+        """The whole enumeration, from one pass over the MFT; directories are read for damaged records only."""
+        return scan_volume(self._volume, self.children, self.root, system_files=self._system_files, deleted=deleted)
+
     def readlink(self, files: UInt64s) -> Targets:
         """The targets of many symbolic links, junctions and mount points, as `reparse_target` says."""
         asked = np.asarray(files, np.uint64)
@@ -457,19 +464,6 @@ def _entry_types(entries: Entries) -> UInt8s:
     doubt = FileFlag.REPARSE_POINT | FileFlag.SYSTEM
     kind[(flags & doubt != 0) & ((kind == FileType.FILE) | (flags & FileFlag.REPARSE_POINT != 0))] = FileType.UNKNOWN
     return kind
-
-
-def _unusable(entries: Entries) -> NDArray[np.bool_]:
-    """Names that would lead elsewhere: ".", "..", and those with a slash or a NUL."""
-    counts = np.diff(entries.offsets)
-    bad = np.zeros(len(entries), np.bool_)
-    places = np.flatnonzero((entries.units == 0) | (entries.units == ord("/")))
-    if len(places):
-        bad[np.searchsorted(entries.offsets, places, side="right") - 1] = True
-    short = np.flatnonzero((counts == 1) | (counts == 2))
-    first, last = entries.units[entries.offsets[short]], entries.units[entries.offsets[short + 1] - 1]
-    bad[short[(first == ord(".")) & (last == ord("."))]] = True
-    return bad
 
 
 def _concat(parts: list[FileRows], errors: Mapping[int, PseudomountError]) -> FileRows:

@@ -19,6 +19,7 @@ __all__ = [
     "ATTRIBUTE",
     "ATTRIBUTE_LIST_ENTRY",
     "BOOT",
+    "DELETED",
     "FILE_NAME",
     "INDEX_BLOCK",
     "INDEX_ENTRY",
@@ -109,7 +110,10 @@ class RecordNumber(IntEnum):
 DOS_NAMESPACE: Final = 2
 
 #: A file reference: 48 bits of record number, 16 of sequence number.
-RECORD_MASK: Final = (1 << 48) - 1
+RECORD_MASK: Final = (1 << 47) - 1
+#: Marks the id of a file whose record is no longer in use: the highest of the 48 bits of a record number, which an MFT
+#: of less than 2^47 records does not need.
+DELETED: Final = 1 << 47
 SEQUENCE_SHIFT: Final = 48
 
 #: Update sequences protect each stride of 512 bytes, whatever the sector size is.
@@ -264,13 +268,12 @@ def gather(flat: UInt8s, at: Int64s, structure: np.dtype[np.void]) -> Structured
     The caller has checked that they lie inside, apart from the padding that a type may have at its end.
     """
     size = structure.itemsize
-    if not size % 8 and not len(flat) % 8 and not (at & 7).any():
-        words = flat.view("<u8")
-        index = (at >> 3)[:, None] + np.arange(size >> 3)
-        found: Structured = words[np.minimum(index, len(words) - 1)].view(structure)[:, 0]
-    else:
-        index = at[:, None] + np.arange(size)
-        found = flat[np.minimum(index, len(flat) - 1)].view(structure)[:, 0]
+    last = int(at.max(initial=0)) + size
+    if last > len(flat):
+        flat = np.concatenate((flat, np.zeros(last - len(flat), np.uint8)))
+    # A view of all the places that one could begin at: picking from it copies whole structures.
+    everywhere = np.ndarray((len(flat) - size + 1,), np.dtype((np.void, size)), flat, strides=(1,))
+    found: Structured = everywhere[at].view(structure)
     return found
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pseudomount.filesystem import Names
 
-__all__ = ["default_upcase", "fold_hashes", "units_from_wtf8", "wtf8"]
+__all__ = ["default_upcase", "fold_hashes", "units_from_wtf8", "unusable", "wtf8"]
 
 UInt16s = NDArray[np.uint16]
 Int64s = NDArray[np.int64]
@@ -75,3 +75,16 @@ def fold_hashes(units: UInt16s, offsets: Int64s, upcase: UInt16s) -> NDArray[np.
     terms = (upcase[units].astype(np.uint64) + np.uint64(1)) * powers[place]
     hashes[filled] += np.add.reduceat(terms, offsets[:-1][filled])
     return hashes
+
+
+def unusable(units: UInt16s, offsets: Int64s) -> NDArray[np.bool_]:
+    """Which names would lead elsewhere: ".", "..", those with a slash or a NUL, and those of no length."""
+    counts = np.diff(offsets)
+    bad: NDArray[np.bool_] = counts == 0
+    places = np.flatnonzero((units == 0) | (units == ord("/")))
+    if len(places):
+        bad[np.searchsorted(offsets, places, side="right") - 1] = True
+    short = np.flatnonzero((counts == 1) | (counts == 2))
+    first, last = units[offsets[short]], units[offsets[short + 1] - 1]
+    bad[short[(first == ord(".")) & (last == ord("."))]] = True
+    return bad

@@ -154,18 +154,22 @@ def parse_attributes(matrix: UInt8s, rows: Int64s, cluster_size: int) -> tuple[A
         room = offset + RESIDENT.itemsize <= used
         length = words[np.minimum((at >> 2) + 1, len(words) - 1)].astype(np.int64)
         fits = room & (length >= RESIDENT.itemsize) & (length % 8 == 0) & (offset + length <= used) & (kind != 0)
-        _note(wrong, row[open_ & ~fits], "an attribute that does not fit into its record")
         live = open_ & fits
-        row, offset, used, at, length = row[live], offset[live], used[live], at[live], length[live]
+        if not live.all():
+            _note(wrong, row[open_ & ~fits], "an attribute that does not fit into its record")
+            row, offset, used, at, length = row[live], offset[live], used[live], at[live], length[live]
         found.append((row, at, length))
         offset = offset + length
         ended = offset + 4 > used
-        _note(wrong, row[ended], "a record without an end mark")
-        row, offset, used = row[~ended], offset[~ended], used[~ended]
+        if ended.any():
+            _note(wrong, row[ended], "a record without an end mark")
+            row, offset, used = row[~ended], offset[~ended], used[~ended]
     if not found:
         found.append((np.empty(0, np.int64),) * 3)
     owner, place, lengths = (np.concatenate(column) for column in zip(*found, strict=True))
     attributes, good = _decode(flat, owner, place, lengths, cluster_size)
+    if good.all():
+        return attributes, wrong
     _note(wrong, owner[~good], "an attribute header that makes no sense")
     return attributes.take(good), wrong
 

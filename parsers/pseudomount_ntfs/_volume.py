@@ -17,6 +17,7 @@ from pseudomount.findings import FindingLog, Severity
 from pseudomount_ntfs._batch import Batch, Values
 from pseudomount_ntfs._boot import Geometry
 from pseudomount_ntfs._layout import (
+    DELETED,
     MAGIC_FILE,
     SEQUENCE_SHIFT,
     AttributeFlag,
@@ -67,6 +68,11 @@ class Volume:
         self.mft = self._bootstrap()
 
     # -- the MFT -------------------------------------------------------------------------------------------------
+
+    @property
+    def record_size(self) -> int:
+        """Bytes of an MFT record."""
+        return self.geometry.record_size
 
     @property
     def records(self) -> int:
@@ -208,7 +214,8 @@ class Volume:
         header = record_headers(matrix)
         sequence = header["sequence"].astype(np.int64)
         asked = (references >> np.uint64(SEQUENCE_SHIFT)).astype(np.int64)
-        unused = (header["flags"] & RecordFlag.IN_USE) == 0
+        deleted = (references & np.uint64(DELETED)) != 0
+        unused = ((header["flags"] & RecordFlag.IN_USE) == 0) != deleted
         stale = (asked != 0) & (asked != sequence)
         extension = header["base"] != 0
         for row in np.flatnonzero(unused | stale | extension).tolist():

@@ -150,8 +150,9 @@ class FileRows:
         links: int64 (n,), hard links.
         created, modified, changed, accessed: times.
         flags: uint64 (n,), attribute bits as the file system defines them.
-        extra: what the file system has besides, name → array (n,); the numbers of device nodes are `rdev_major` and
-            `rdev_minor`, int64, -1 for other files.
+        extra: what the file system has besides, name → array (n,): numbers, as narrow as they are, negative where there
+            is none, or times as datetime64[ns]. The numbers of device nodes are `rdev_major` and `rdev_minor`, signed,
+            -1 for other files.
         errors: row → what was wrong; the row's numbers mean nothing.
     """
 
@@ -176,6 +177,29 @@ class FileRows:
 
     def __len__(self) -> int:
         return len(self.file)
+
+    @classmethod
+    def none(cls) -> FileRows:
+        """No rows."""
+        ids, numbers, times = np.empty(0, np.uint64), np.empty(0, np.int64), TimeColumn.null(0)
+        return cls(
+            file=ids,
+            subvolume=ids,
+            inode=ids,
+            generation=numbers,
+            type=np.empty(0, np.uint8),
+            size=numbers,
+            allocated=numbers,
+            mode=numbers,
+            uid=numbers,
+            gid=numbers,
+            links=numbers,
+            created=times,
+            modified=times,
+            changed=times,
+            accessed=times,
+            flags=ids,
+        )
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> FileRows:
         """A selection of rows, by numbers or mask, with their errors."""
