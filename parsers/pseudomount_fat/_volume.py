@@ -228,7 +228,7 @@ class ClusterFileSystem(FileSystem):
             changed=TimeColumn.null(n),
             accessed=nodes.accessed,
             flags=nodes.attributes,
-            extra={"first_cluster": nodes.first, "valid_data_length": nodes.valid},
+            extra={"first_cluster": nodes.first.astype(np.uint32), "valid_data_length": nodes.valid},
             errors=nodes.errors,
         )
 
