@@ -36,7 +36,9 @@ class Finding:
         volume: name of the volume, "" where it concerns a whole disk or backup.
         file: the parser's id of the file concerned, or None.
         path: path of that file where it is known, in its escaped form.
-        offset: bytes from the start of the volume (or of the disk, without a volume), or None.
+        offset: bytes from the start of `device`, or None.
+        device: name of the device that `offset` counts on where that is not the volume itself (or the disk, without a
+            volume), else "": an unreadable range lies on the disk below, and damage inside a file on that file.
     """
 
     severity: Severity
@@ -46,6 +48,7 @@ class Finding:
     file: int | None = None
     path: str = ""
     offset: int | None = None
+    device: str = ""
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, for JSON; `severity` by its lower-case name."""
@@ -56,7 +59,7 @@ class Finding:
         if self.file is not None and not self.path:
             where.append(f"file {self.file}")
         if self.offset is not None:
-            where.append(f"offset {self.offset}")
+            where.append(f"offset {self.offset}" + (f" of {self.device}" if self.device else ""))
         return f"{self.severity.name.lower()}: {self.message}" + (f" ({', '.join(where)})" if where else "")
 
 
@@ -92,9 +95,10 @@ class FindingLog(Sequence[Finding]):
         file: int | None = None,
         path: str = "",
         offset: int | None = None,
+        device: str = "",
     ) -> None:
         """Notes one finding; the same one twice is kept once."""
-        self.append(Finding(severity, message, structure, self.volume, file, path, offset))
+        self.append(Finding(severity, message, structure, self.volume, file, path, offset, device))
 
     def append(self, finding: Finding) -> None:
         """Notes a finding made elsewhere; a nameless one gets this log's volume."""
@@ -119,13 +123,15 @@ class FindingLog(Sequence[Finding]):
         path: str = "",
         severity: Severity = Severity.LOST,
     ) -> None:
-        """Turns an error of a batch into a finding."""
+        """Turns an error of a batch into a finding, with the device that its offset counts on if that is another."""
         damage = error if isinstance(error, DamageError) else None
+        elsewhere = damage is not None and damage.offset is not None and damage.device != self.volume
         self.add(
             severity,
             str(error),
             structure=damage.structure if damage else "",
             offset=damage.offset if damage else None,
+            device=damage.device if damage and elsewhere and self.volume else "",
             file=file,
             path=path,
         )

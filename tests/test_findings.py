@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pseudomount.errors import ChecksumError
+from pseudomount.errors import ChecksumError, ReadError
 from pseudomount.findings import Finding, FindingLog, Severity
 
 
@@ -23,6 +23,23 @@ def test_the_same_finding_is_kept_once_and_gains_its_path() -> None:
     log.add(Severity.DEGRADED, "bad", file=3, path="/x")
     log.add(Severity.DEGRADED, "bad", file=3)
     assert [f.path for f in log] == ["/x"]
+
+
+def test_an_offset_on_another_device_says_so() -> None:
+    log = FindingLog("disk0p1")
+    log.add_error(ReadError("unreadable", device="disk0", offset=70_000))
+    log.add_error(ReadError("cut", device="disk0p1", offset=512))
+    log.add_error(ReadError("nowhere", device="disk0"))
+    log.add_error(ValueError("no damage"))
+    assert [(finding.offset, finding.device) for finding in log] == [
+        (70_000, "disk0"),
+        (512, ""),
+        (None, ""),
+        (None, ""),
+    ]
+    assert str(log[0]) == "lost: unreadable (disk0p1, offset 70000 of disk0)"
+    assert str(log[1]) == "lost: cut (disk0p1, offset 512)"
+    assert log[0].as_dict()["device"] == "disk0"
 
 
 def test_a_million_findings_do_not_take_a_million_places() -> None:

@@ -45,7 +45,7 @@ from pseudomount.filesystem.scan import ScanBatch
 from pseudomount.findings import FindingLog, Severity
 from pseudomount_ext import _layout as lay
 from pseudomount_ext._catalogue import Inodes
-from pseudomount_ext._content import DAMAGED, BlockRuns, Volume, map_blocks
+from pseudomount_ext._content import BlockRuns, Volume, map_blocks
 from pseudomount_ext._directory import read_directories, visible_names
 from pseudomount_ext._groups import Groups
 from pseudomount_ext._inodes import InodeTable, fast_links, inline
@@ -229,7 +229,7 @@ class ExtFileSystem(FileSystem):
         rows = np.flatnonzero(mapped)
         found = self._map(inodes, rows)
         problems.update((int(rows[i]), error) for i, error in found.errors.items())
-        found = found.take(found.kind != DAMAGED)
+        found = found.take(~found.damaged)
         query, run = _spread(place, rows[found.query], len(unique))
         resident: dict[int, bytes] = {}
         for i, row in enumerate(place.tolist()):
@@ -326,20 +326,20 @@ class ExtFileSystem(FileSystem):
             return MappedDevice(MemoryDevice(content, name), [0], [len(content)], [0], size, name, owns=True)
         found = self._map(inodes, np.zeros(1, np.int64))
         if found.errors:
-            if not (found.kind != DAMAGED).any():
+            if found.damaged.all():
                 raise found.errors[0]
             self.findings.add_error(found.errors[0], file=number)
         block = self._volume.superblock.block_size
-        # What cannot be found is mapped outside the device: reading it is an error, and never zeros.
-        position = np.where(found.kind == DAMAGED, -2, found.physical * block)
         return MappedDevice(
             self.device,
             found.logical * block,
             found.count * block,
-            position,
+            np.where(found.damaged, 0, found.physical) * block,
             size,
             name,
             unwritten=found.kind == RunKind.UNWRITTEN,
+            damaged=found.damaged,
+            why=lambda run: found.explain(self._volume, run),
         )
 
 

@@ -8,13 +8,14 @@ reading it is an error and never zeros.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pseudomount.device import BlockDevice
-from pseudomount.errors import CorruptionError, PseudomountError
+from pseudomount.errors import CorruptionError, PseudomountError, ReadError
 from pseudomount.filesystem.contract import RunKind
 from pseudomount.findings import FindingLog, Severity
 from pseudomount_ext import _layout as lay
@@ -24,12 +25,36 @@ from pseudomount_ext._layout import InodeFlag
 from pseudomount_ext._read import CHUNK, Int64s, UInt8s, read_rows
 from pseudomount_ext._super import Superblock
 
-__all__ = ["DAMAGED", "BlockRuns", "Volume", "map_blocks"]
+__all__ = ["BlockRuns", "Damage", "Volume", "map_blocks"]
 
 Bools = NDArray[np.bool_]
 
-#: Besides the values of `RunKind`: a run that cannot be found.
-DAMAGED: Final = 255
+
+class Damage(IntEnum):
+    """Besides the values of `RunKind`: why a run cannot be found."""
+
+    OUTSIDE = 0xF0  # the blocks themselves lie outside the volume
+    NODE_BROKEN = 0xF1
+    NODE_OUTSIDE = 0xF2
+    NODE_TWICE = 0xF3
+    NODE_UNREAD = 0xF4
+    POINTERS_OUTSIDE = 0xF5
+    POINTERS_TWICE = 0xF6
+    POINTERS_UNREAD = 0xF7
+
+
+_TREE, _POINTERS = "extent tree block", "indirect block"
+#: The structure, and what is wrong; the block's own offset tells more where that lies inside the volume.
+_EXPLAINED: Final = {
+    Damage.OUTSIDE: ("data runs", "they are said to lie at block {}, outside the volume"),
+    Damage.NODE_BROKEN: (_TREE, "the extent tree node in block {} makes no sense"),
+    Damage.NODE_OUTSIDE: (_TREE, "their extent tree block is said to lie at block {}, outside the volume"),
+    Damage.NODE_TWICE: (_TREE, "block {} is used twice in trees of blocks"),
+    Damage.NODE_UNREAD: (_TREE, "the extent tree block {} could not be read"),
+    Damage.POINTERS_OUTSIDE: (_POINTERS, "their indirect block is said to lie at block {}, outside the volume"),
+    Damage.POINTERS_TWICE: (_POINTERS, "block {} is used twice in trees of blocks"),
+    Damage.POINTERS_UNREAD: (_POINTERS, "the indirect block {} could not be read"),
+}
 
 #: A sound volume has one owner for each block. A damaged one may have a few, a forged one as many as it has files.
 _SHARERS: Final = 8
@@ -60,8 +85,8 @@ class BlockRuns:
     Attributes:
         query: int64 (m,), position of the file in the question.
         logical, count: int64 (m,), blocks.
-        physical: int64 (m,), block of the volume; -1 where `kind` is `DAMAGED`.
-        kind: uint8 (m,), `RunKind` or `DAMAGED`.
+        physical: int64 (m,), block of the volume; of a damaged run the block that is to blame, -1 for the inode.
+        kind: uint8 (m,), `RunKind` or `Damage`.
         errors: position of a file in the question → the first thing that was wrong.
     """
 
@@ -78,6 +103,24 @@ class BlockRuns:
             self.query[rows], self.logical[rows], self.count[rows], self.physical[rows], self.kind[rows], self.errors
         )
 
+    @property
+    def damaged(self) -> Bools:
+        """bool (m,): runs that cannot be found."""
+        cannot: Bools = self.kind >= min(Damage)
+        return cannot
+
+    def explain(self, volume: Volume, run: int) -> PseudomountError:
+        """What is wrong with a damaged run."""
+        earlier = self.errors.get(int(self.query[run]))
+        return _explained(
+            volume,
+            Damage(int(self.kind[run])),
+            int(self.logical[run]),
+            int(self.count[run]),
+            int(self.physical[run]),
+            earlier,
+        )
+
     def locate(self, queries: Int64s, blocks: Int64s) -> Int64s:
         """int64 (n,): the physical block of each file's logical block; -1 where it is not data."""
         if not len(self.query):
@@ -88,6 +131,21 @@ class BlockRuns:
         within = blocks - self.logical[row]
         hit = (at >= 0) & (self.query[row] == queries) & (within < self.count[row]) & (self.kind[row] == RunKind.DATA)
         return np.where(hit, self.physical[row] + within, -1)
+
+
+def _explained(
+    volume: Volume, damage: Damage, logical: int, count: int, block: int, earlier: PseudomountError | None
+) -> PseudomountError:
+    structure, text = _EXPLAINED[damage]
+    why = text.format(block) if block >= 0 else text.format("").replace("block ", "the inode")
+    if count < lay.LOGICAL_LIMIT:  # else it is the whole file
+        why = f"{count} blocks from block {logical} of the file on cannot be found: {why}"
+    where = max(block, 0) if damage not in (Damage.OUTSIDE, Damage.NODE_OUTSIDE, Damage.POINTERS_OUTSIDE) else 0
+    if damage in (Damage.NODE_UNREAD, Damage.POINTERS_UNREAD):
+        again = earlier is not None and earlier.retryable
+        offset = where * volume.superblock.block_size
+        return ReadError(why, device=volume.device.name, offset=offset, structure=structure, retryable=again)
+    return volume.damage(why, where or None, structure)
 
 
 class _Found:
@@ -101,26 +159,29 @@ class _Found:
     def add(self, query: Int64s, logical: Int64s, count: Int64s, physical: Int64s, kind: UInt8s) -> None:
         """Notes runs; those that lie outside the volume are damaged."""
         superblock = self.volume.superblock
-        kind = kind.copy()
         outside = (physical <= superblock.first_data_block) | (physical > superblock.blocks - count)
-        outside &= kind != DAMAGED
-        for i in _firsts(query, outside):
-            message = (
-                f"{int(count[i])} blocks from block {int(logical[i])} of the file on are said to lie at block "
-                f"{int(physical[i])}, outside the volume"
-            )
-            self.blame(int(query[i]), self.volume.damage(message, None, "data runs"))
-        kind[outside] = DAMAGED
-        self.parts.append((query, logical, count, np.where(kind == DAMAGED, -1, physical), kind))
+        if outside.any():
+            kind = np.where(outside, np.uint8(Damage.OUTSIDE), kind)
+            self._blame(query, logical, count, physical, outside, Damage.OUTSIDE)
+        self.parts.append((query, logical, count, physical, kind))
 
-    def lose(self, query: Int64s, low: Int64s, high: Int64s) -> None:
-        """Notes ranges of logical blocks that cannot be found."""
-        if len(query):
-            n = len(query)
-            self.parts.append((query, low, high - low, np.full(n, -1, np.int64), np.full(n, DAMAGED, np.uint8)))
+    def lose(self, level: _Level, damage: Damage) -> None:
+        """Notes the logical blocks that tree blocks would have told of."""
+        if len(level.query):
+            count = level.high - level.low
+            kind = np.full(len(level.query), damage, np.uint8)
+            self._blame(level.query, level.low, count, level.block, kind != 0, damage)
+            self.parts.append((level.query, level.low, count, level.block, kind))
+
+    def _blame(self, query: Int64s, logical: Int64s, count: Int64s, block: Int64s, bad: Bools, damage: Damage) -> None:
+        # Only the first complaint of a file counts, and a forged tree has millions.
+        for i in _firsts(query, bad):
+            if int(query[i]) not in self.errors:
+                why = _explained(self.volume, damage, int(logical[i]), int(count[i]), int(block[i]), None)
+                self.errors[int(query[i])] = why
 
     def blame(self, query: int, error: PseudomountError) -> None:
-        """Notes the first error of a file."""
+        """Notes an error of a file if it is the first."""
         self.errors.setdefault(query, error)
 
     def finish(self) -> BlockRuns:
@@ -136,7 +197,7 @@ class _Found:
 
 
 def _firsts(query: Int64s, mask: Bools) -> list[int]:
-    """The first marked row of each file: only the first complaint counts, and a forged tree has millions."""
+    """The first marked row of each file."""
     rows = np.flatnonzero(mask)
     return rows[np.unique(query[rows], return_index=True)[1]].tolist() if len(rows) else []
 
@@ -146,7 +207,9 @@ def _joined(runs: BlockRuns) -> BlockRuns:
         return runs
     end = runs.logical + runs.count
     follows = (runs.query[1:] == runs.query[:-1]) & (runs.logical[1:] == end[:-1]) & (runs.kind[1:] == runs.kind[:-1])
-    follows &= (runs.kind[1:] == DAMAGED) | (runs.physical[1:] == runs.physical[:-1] + runs.count[:-1])
+    # Damaged runs are one where one tree block is to blame for them.
+    step = np.where(runs.damaged[:-1] & (runs.kind[:-1] != Damage.OUTSIDE), 0, runs.count[:-1])
+    follows &= runs.physical[1:] == runs.physical[:-1] + step
     if not follows.any():
         return runs
     first = np.flatnonzero(np.concatenate(([True], ~follows)))
@@ -201,11 +264,11 @@ def _walk_extents(volume: Volume, inodes: Inodes, rows: Int64s, queries: Int64s,
         np.full(n, lay.LOGICAL_LIMIT, np.int64),
         np.full(n, -1, np.int64),
     )
-    level = _parse_nodes(volume, np.ascontiguousarray(inodes.block[rows[queries]]), roots, found)
+    level = _parse_nodes(np.ascontiguousarray(inodes.block[rows[queries]]), roots, found)
     size = volume.superblock.block_size
     seeds = checksum_seeds(volume.superblock, inodes.number[rows], inodes.generation[rows])
     while len(level.query):
-        level = _without_shared(volume, level, found)
+        level = _without_shared(level, found, Damage.NODE_TWICE)
         below: list[_Level] = []
         level = level.take(np.argsort(level.block, kind="stable"))
         step = max(1, CHUNK // size)
@@ -215,27 +278,19 @@ def _walk_extents(volume: Volume, inodes: Inodes, rows: Int64s, queries: Int64s,
             for i, error in got.errors.items():
                 found.blame(int(part.query[i]), error)
             good = got.ok()
-            _lose(part.take(~good), found)
+            found.lose(part.take(~good), Damage.NODE_UNREAD)
             part, data = part.take(good), got.data[good]
             if volume.superblock.metadata_csum:
                 _check_tree_blocks(volume, data, part, inodes.number[rows], seeds)
-            below.append(_parse_nodes(volume, data, part, found))
+            below.append(_parse_nodes(data, part, found))
         level = _Level(*(np.concatenate([getattr(part, name) for part in below]) for name in _Level.__slots__))
 
 
-def _lose(level: _Level, found: _Found) -> None:
-    found.lose(level.query, level.low, level.high)
-
-
-def _without_shared(volume: Volume, level: _Level, found: _Found) -> _Level:
+def _without_shared(level: _Level, found: _Found, damage: Damage) -> _Level:
     """Drops the blocks that one file uses twice, or too many files."""
     keep = _unshared(level.query, level.block)
     if not keep.all():
-        for i in _firsts(level.query, ~keep):
-            block = int(level.block[i])
-            message = f"block {block} is used twice in trees of blocks"
-            found.blame(int(level.query[i]), volume.damage(message, block, "extent tree block"))
-        _lose(level.take(~keep), found)
+        found.lose(level.take(~keep), damage)
         level = level.take(keep)
     return level
 
@@ -268,7 +323,7 @@ def _check_tree_blocks(volume: Volume, data: UInt8s, level: _Level, numbers: Int
         )
 
 
-def _parse_nodes(volume: Volume, data: UInt8s, level: _Level, found: _Found) -> _Level:
+def _parse_nodes(data: UInt8s, level: _Level, found: _Found) -> _Level:
     """Takes the extents of leaves and returns the children of the other nodes.
 
     Args:
@@ -300,7 +355,7 @@ def _parse_nodes(volume: Volume, data: UInt8s, level: _Level, found: _Found) -> 
     bad = (length == 0) | (start < level.low[node]) | (start + length > level.high[node])
     bad |= ~first & (key + start < before)
     sound[node[bad]] = False
-    _blame_nodes(volume, level, ~sound, found)
+    found.lose(level.take(~sound), Damage.NODE_BROKEN)
     keep = sound[node]
     node, body, start, length, leaf = node[keep], body[keep], start[keep], length[keep], leaf[keep]
     if leaf.any():
@@ -309,34 +364,20 @@ def _parse_nodes(volume: Volume, data: UInt8s, level: _Level, found: _Found) -> 
         kind = np.where(unwritten, np.uint8(RunKind.UNWRITTEN), np.uint8(RunKind.DATA))
         physical = rows[:, 4] | rows[:, 5] << 16 | rows[:, 3] << 32
         found.add(level.query[node[leaf]], start[leaf], length[leaf], physical, kind)
-    return _children(volume, level, depth, node[~leaf], body[~leaf], start[~leaf], found)
+    return _children(level, depth, node[~leaf], body[~leaf], start[~leaf], found)
 
 
-def _blame_nodes(volume: Volume, level: _Level, bad: Bools, found: _Found) -> None:
-    for i in _firsts(level.query, bad):
-        block = int(level.block[i])
-        where = f"in block {block}" if block >= 0 else "in the inode"
-        error = volume.damage(f"an extent tree node {where} makes no sense", max(block, 0) or None, "extent tree block")
-        found.blame(int(level.query[i]), error)
-    _lose(level.take(bad), found)
-
-
-def _children(
-    volume: Volume, level: _Level, depth: Int64s, node: Int64s, body: Int64s, start: Int64s, found: _Found
-) -> _Level:
+def _children(level: _Level, depth: Int64s, node: Int64s, body: Int64s, start: Int64s, found: _Found) -> _Level:
     high = level.high[node]
     if len(node) > 1:
         same = node[1:] == node[:-1]
         high[:-1] = np.where(same, start[1:], high[:-1])
     block = body[:, 2] | body[:, 3] << 16 | body[:, 4] << 32
     children = _Level(level.query[node], block, start, high, depth[node] - 1)
-    superblock = volume.superblock
+    superblock = found.volume.superblock
     outside = (block <= superblock.first_data_block) | (block >= superblock.blocks)
     if outside.any():
-        for i in _firsts(children.query, outside):
-            message = f"an extent tree block is said to lie at block {int(block[i])}, outside the volume"
-            found.blame(int(children.query[i]), volume.damage(message, None, "extent tree block"))
-        _lose(children.take(outside), found)
+        found.lose(children.take(outside), Damage.NODE_OUTSIDE)
         children = children.take(~outside)
     return children
 
@@ -376,11 +417,8 @@ def _step_pointers(
     """Reads indirect blocks of one height; returns those below them."""
     superblock = volume.superblock
     outside = (level.block <= superblock.first_data_block) | (level.block >= superblock.blocks)
-    for i in _firsts(level.query, outside):
-        message = f"an indirect block is said to lie at block {int(level.block[i])}, outside the volume"
-        found.blame(int(level.query[i]), volume.damage(message, None, "indirect block"))
-    _lose(level.take(outside), found)
-    level = _without_shared(volume, level.take(~outside), found)
+    found.lose(level.take(outside), Damage.POINTERS_OUTSIDE)
+    level = _without_shared(level.take(~outside), found, Damage.POINTERS_TWICE)
     level = level.take(np.argsort(level.block, kind="stable"))
     size = superblock.block_size
     below: list[_Level] = []
@@ -391,7 +429,7 @@ def _step_pointers(
         for i, error in got.errors.items():
             found.blame(int(part.query[i]), error)
         good = got.ok()
-        _lose(part.take(~good), found)
+        found.lose(part.take(~good), Damage.POINTERS_UNREAD)
         part = part.take(good)
         pointers = got.data[good].view("<u4").astype(np.int64)
         if height == 1:

@@ -3,7 +3,6 @@
 A CRC is linear over GF(2): the CRC of a row is the exclusive or of what each byte adds at its place, and a run of zero
 bytes in front of it changes nothing. So rows are cut into pieces of 64 bytes, each byte is looked up by value and
 place, and pieces are joined pairwise: a step for each doubling of the length instead of one for each byte.
-Of many rows, bytes that all of them have in common are looked up once: in tables of inodes these are most.
 
 As ext4 uses them ("Checksums" in the kernel's ext4 documentation): the register goes in as it came out, nothing is
 inverted at either end, and a chain starts with all bits set.
@@ -26,11 +25,8 @@ UInt32s = NDArray[np.uint32]
 START: Final = 0xFFFFFFFF
 
 _PIECE: Final = 64
+_MANY: Final = 1024  # rows for which a step for each column is worth it
 _STEP_BYTES: Final = 1 << 20
-#: From so many rows on, and up to such a length, rows are worked on place by place; in steps of so many bytes.
-_MANY: Final = 256
-_WIDEST: Final = 4096
-_MANY_BYTES: Final = 8 << 20
 
 
 def _byte_table(polynomial: int) -> UInt32s:
@@ -95,39 +91,11 @@ def crc32c_rows(seeds: UInt32s, rows: UInt8s) -> UInt32s:
     """
     n, length = rows.shape
     out = np.empty(n, np.uint32)
-    many = n >= _MANY and length <= _WIDEST
-    step = max(1, (_MANY_BYTES if many else _STEP_BYTES) // max(length, 1))
+    step = max(1, _STEP_BYTES // max(length, 1))
     for first in range(0, n, step):
         part = slice(first, first + step)
-        crc = _crc_by_place(rows[part]) if many else _crc_of(rows[part])
-        out[part] = crc ^ _advance(seeds[part], length)
+        out[part] = _crc_of(rows[part]) ^ _advance(seeds[part], length)
     return out
-
-
-@cache
-def _long_place_table(doublings: int) -> UInt32s:
-    """uint32 (64 * 2**doublings, 256): what a byte adds to a CRC with so many bytes behind it, from 0 on."""
-    if doublings == 0:
-        table: UInt32s = np.ascontiguousarray(_place_table().reshape(_PIECE, 256)[::-1])
-        return table
-    half = _long_place_table(doublings - 1)
-    return np.concatenate((half, _advance(half, len(half))))
-
-
-def _crc_by_place(rows: UInt8s) -> UInt32s:
-    """As `_crc_of`, a place at a time: those at which all rows have the same byte cost nothing."""
-    n, length = rows.shape
-    if not length:
-        return np.zeros(n, np.uint32)
-    table = _long_place_table(max(0, (length - 1).bit_length() - 6))[:length][::-1]
-    differs = (rows != rows[0]).any(axis=0)
-    same = np.flatnonzero(~differs)
-    crc = np.full(n, np.bitwise_xor.reduce(table[same, rows[0, same]], initial=np.uint32(0)), np.uint32)
-    places = np.flatnonzero(differs)
-    columns = np.ascontiguousarray(rows[:, places].T)
-    for place, column in zip(places.tolist(), columns, strict=True):
-        crc ^= table[place].take(column)
-    return crc
 
 
 def _crc_of(rows: UInt8s) -> UInt32s:
@@ -135,16 +103,37 @@ def _crc_of(rows: UInt8s) -> UInt32s:
     pieces = 1
     while pieces * _PIECE < length:
         pieces *= 2
+    crc = _by_columns(rows, pieces) if n >= _MANY else _by_rows(rows, pieces)
+    doublings = _PIECE.bit_length() - 1
+    while len(crc) > 1:
+        crc = _apply(_advance_table(doublings), crc[0::2]) ^ crc[1::2]
+        doublings += 1
+    first: UInt32s = crc[0]
+    return first
+
+
+def _by_rows(rows: UInt8s, pieces: int) -> UInt32s:
+    """uint32 (pieces, n): the CRC of each piece of each row, counted from the end of the row."""
+    n, length = rows.shape
     padded = np.zeros((n, pieces * _PIECE), np.uint8)
     if length:
         padded[:, -length:] = rows
     index = padded.reshape(n, pieces, _PIECE).astype(np.uint32) + np.arange(_PIECE, dtype=np.uint32) * 256
     crc: UInt32s = np.bitwise_xor.reduce(_place_table()[index], axis=2)
-    doublings = _PIECE.bit_length() - 1
-    while crc.shape[1] > 1:
-        crc = _apply(_advance_table(doublings), crc[:, 0::2]) ^ crc[:, 1::2]
-        doublings += 1
-    return crc[:, 0]
+    return crc.T
+
+
+def _by_columns(rows: UInt8s, pieces: int) -> UInt32s:
+    """As `_by_rows`, a byte of all rows at a time; most bytes of most inodes are zero, and zeros add nothing."""
+    n, length = rows.shape
+    before = pieces * _PIECE - length
+    table = _place_table().reshape(_PIECE, 256)
+    columns = np.ascontiguousarray(rows.T)
+    crc = np.zeros((pieces, n), np.uint32)
+    for at in np.flatnonzero(columns.any(axis=1)).tolist():
+        piece, place = divmod(before + at, _PIECE)
+        crc[piece] ^= table[place].take(columns[at])
+    return crc
 
 
 def crc32c_words(seeds: UInt32s, words: UInt32s) -> UInt32s:

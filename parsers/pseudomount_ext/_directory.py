@@ -15,7 +15,7 @@ from pseudomount.filesystem.contract import RunKind
 from pseudomount_ext import _htree
 from pseudomount_ext import _layout as lay
 from pseudomount_ext._catalogue import Entries, Inodes, checksum_seeds, step_entries
-from pseudomount_ext._content import DAMAGED, BlockRuns, Volume, map_blocks
+from pseudomount_ext._content import BlockRuns, Volume, map_blocks
 from pseudomount_ext._crc import crc32c_rows
 from pseudomount_ext._layout import Incompat, InodeFlag
 from pseudomount_ext._names import no_key_name
@@ -186,7 +186,7 @@ def _listed_blocks(
         # The kernel reads these all the same: no directory block is ever allocated without being written.
         number = int(inodes.number[rows[queries[i]]])
         volume.doubt(f"blocks of directory {number} are marked as never written", None, _STRUCTURE, number)
-    runs = runs.take((runs.kind != DAMAGED) & (runs.logical < claimed[runs.query]))
+    runs = runs.take(~runs.damaged & (runs.logical < claimed[runs.query]))
     count = np.minimum(runs.count, claimed[runs.query] - runs.logical)
     keep = _disjoint(runs.query, runs.physical, count)
     got = np.zeros(len(queries), np.int64)

@@ -144,7 +144,8 @@ def parse_interior(block: UInt8s) -> Node | None:
 def _parse(block: UInt8s, counts: int, levels: int, version: int) -> Node | None:
     words = block[counts:].view("<u4")
     limit, count = int(words[0]) & 0xFFFF, int(words[0]) >> 16
-    if not 0 < count <= limit <= len(words) // 2:
+    room = len(words) // 2
+    if not 0 < count <= limit or limit not in (room, room - 1):  # the last one makes room for a checksum
         return None
     records = words[: count * 2].reshape(count, 2).astype(np.int64)
     hashes = records[:, 0].copy()

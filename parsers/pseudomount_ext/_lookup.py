@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -28,6 +28,7 @@ Bools = NDArray[np.bool_]
 
 #: A directory of so few blocks is read whole, which costs no more than its tree.
 _SMALL: Final = 4
+_SAMPLE: Final = 8
 _STEPS: Final = 64  # blocks that one name may cost: levels, and leaves that share a hash
 
 
@@ -45,7 +46,7 @@ def look_up(
     out = np.zeros(len(rows), np.int64)
     settled = np.zeros(len(rows), np.bool_)
     asked = np.bincount(rows, minlength=len(inodes))
-    special = inodes.flagged(InodeFlag.ENCRYPT) | inodes.flagged(InodeFlag.CASEFOLD) | inline(volume, inodes)
+    special = inodes.flagged(InodeFlag.ENCRYPT) | inline(volume, inodes)
     indexed = inodes.flagged(InodeFlag.INDEX) & ~special & bool(volume.superblock.compat & Compat.DIR_INDEX)
     indexed &= data_blocks(volume, inodes, np.arange(len(inodes))) > _SMALL * np.maximum(asked, 1)
     by_tree = np.flatnonzero(indexed[rows])
@@ -115,18 +116,31 @@ def _position(names: Names, wanted: bytes) -> int:
 
 @dataclass(slots=True)
 class _Search:
-    """One name on its way down."""
+    """One name on its way down, and from leaf to leaf."""
 
     query: int
-    name: bytes
+    name: bytes  # folded where the directory folds
     directory: int  # position among the mapped directories
+    folded: bool
+    version: int = 0
     hash: int = 0
-    levels: int = -1  # interior levels still to come; -1 before the root
-    node: _htree.Node | None = None  # whose entry `entry` is `block`
-    entry: int = 0
+    path: list[tuple[_htree.Node, int]] = field(default_factory=list)  # nodes from the root down, and the entry taken
     block: int = 0
-    trusted: bool = True  # all nodes so far had a checksum that fits
+    onward: bool = False  # behind the leaf where the name belongs: nodes are entered at their first entry
     steps: int = 0
+    wrong: str = ""  # why the tree is not believed
+
+    @property
+    def at_leaf(self) -> bool:
+        """Whether `block` is a leaf, and not a node."""
+        return bool(self.path) and len(self.path) > self.path[0][0].levels
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The lowest and the highest hash that the leaf may hold. A node's first entry begins where the node does."""
+        low = next((int(node.hashes[entry]) & ~1 for node, entry in reversed(self.path) if entry), 0)
+        after = next((int(n.hashes[i + 1]) for n, i in reversed(self.path) if i + 1 < len(n.hashes)), 1 << 32)
+        return low, after - 1  # an odd hash says that names of the even one before it are here, too
 
 
 def _by_tree(
@@ -138,14 +152,15 @@ def _by_tree(
     out: Int64s,
     settled: Bools,
 ) -> None:
-    """Takes all names down their trees, a level in a batch. What does not end well is left unsettled."""
+    """Takes all names down their trees, a level in a batch. What does not end well is left unsettled, and noted."""
     directories, place = np.unique(rows[queries], return_inverse=True)
     runs = map_blocks(volume, inodes, directories)
     seeds = checksum_seeds(volume.superblock, inodes.number[directories], inodes.generation[directories])
+    folds = inodes.flagged(InodeFlag.CASEFOLD)[directories].tolist()
     going = [
-        _Search(query, names[query], int(at))
+        _Search(query, fold(names[query]) if folds[at] else names[query], at, folds[at])
         for query, at in zip(queries.tolist(), place.tolist(), strict=True)
-        if int(at) not in runs.errors
+        if at not in runs.errors
     ]
     while going:
         blocks = _fetch(volume, runs, going)
@@ -153,14 +168,19 @@ def _by_tree(
         for search, block in zip(going, blocks, strict=True):
             search.steps += 1
             if block is None or search.steps > _STEPS:
-                continue
+                continue  # reading the whole directory finds out why it cannot be read
             seed = int(seeds[search.directory])
-            if search.levels == 0:
-                more = _leaf(volume, search, block, seed, out, settled)
-            else:
-                more = _descend(volume, search, block, seed)
-            if more:
+            step = (_leaf if search.at_leaf else _descend)(volume, search, block, seed)
+            if step is None:
                 following.append(search)
+            elif search.wrong:
+                number = int(inodes.number[directories[search.directory]])
+                message = f"the hash tree of directory {number} is not believed, as {search.wrong}: all of it was read"
+                volume.doubt(message, None, "hash tree node", number)
+            else:
+                # Our folding may be of another Unicode than the one that made the tree: "not there" is sure for ASCII.
+                out[search.query] = step
+                settled[search.query] = step != 0 or not search.folded or search.name.isascii()
         going = following
 
 
@@ -174,55 +194,73 @@ def _fetch(volume: Volume, runs: BlockRuns, searches: list[_Search]) -> list[UIn
     return [None if wanted[at] < 0 or int(at) in got.errors else got.data[at] for at in place.tolist()]
 
 
-def _descend(volume: Volume, search: _Search, block: UInt8s, seed: int) -> bool:
-    """Reads a node and goes on to its child; False where it makes no sense."""
+def _descend(volume: Volume, search: _Search, block: UInt8s, seed: int) -> int | None:
+    """Reads a node and goes on to its child: None. 0 where `search.wrong` says why not."""
     superblock = volume.superblock
-    if search.node is None:
-        node = _htree.parse_root(block)
-        if node is None:
-            return False
+    node = _htree.parse_interior(block) if search.path else _htree.parse_root(block)
+    if node is None or (search.path and not _htree.is_interior(block)):
+        search.wrong = "a node makes no sense"
+        return 0
+    if superblock.metadata_csum and not _htree.checksum_fits(block, node, seed):
+        search.wrong = "a node does not fit its checksum"
+        return 0
+    if not search.path:
         version = node.version
         if superblock.unsigned_hash and version < _htree.UNSIGNED:
             version += _htree.UNSIGNED
         if version not in _htree.KNOWN_VERSIONS:
-            return False
+            search.wrong = f"its hash has the unknown version {version}"
+            return 0
+        search.version = version
         search.hash, _ = _htree.name_hash(search.name, version, superblock.hash_seed)
-        search.levels = node.levels
-    else:
-        node = _htree.parse_interior(block) if _htree.is_interior(block) else None
-        if node is None:
-            return False
-        search.levels -= 1
-    search.trusted &= superblock.metadata_csum and _htree.checksum_fits(block, node, seed)
-    search.node, search.entry = node, node.find(search.hash)
-    search.block = int(node.blocks[search.entry])
-    return True
+    search.path.append((node, 0 if search.onward else node.find(search.hash)))
+    search.block = int(node.blocks[search.path[-1][1]])
+    return None
 
 
-def _leaf(volume: Volume, search: _Search, block: UInt8s, seed: int, out: Int64s, settled: Bools) -> bool:
-    """Looks for the name in a leaf; True where names of its hash go on in the next one."""
+def _leaf(volume: Volume, search: _Search, block: UInt8s, seed: int) -> int | None:
+    """Looks for the name in a leaf: its inode, 0 where it is nowhere, None where names of its hash go on elsewhere."""
     size = len(block)
+    superblock = volume.superblock
     entries = step_entries(
         block,
         np.zeros(1, np.int64),
         np.full(1, size, np.int64),
-        inodes=volume.superblock.inodes,
+        inodes=superblock.inodes,
         whole=size if size == 1 << 16 else 0,
     )
-    at = _position(entries.name, search.name)
+    if entries.broken or entries.refused:
+        search.wrong = "a leaf makes no sense"
+    elif superblock.metadata_csum and crc32c(seed, block[: -lay.TAIL_SIZE].tobytes()) != int(block[-4:].view("<u4")[0]):
+        search.wrong = "a leaf does not fit its checksum"
+    elif not superblock.metadata_csum and not _belongs(search, entries.name, superblock.hash_seed):
+        search.wrong = "a leaf holds names of other hashes"
+    if search.wrong:
+        return 0
+    if search.folded:
+        at = next((i for i, name in enumerate(entries.name) if fold(name) == search.name), -1)
+    else:
+        at = _position(entries.name, search.name)
     if at >= 0:
-        out[search.query] = entries.inode[at]
-        settled[search.query] = True
-        return False
-    node = search.node
-    if node is None or search.entry + 1 >= len(node.hashes):
-        return False
-    search.trusted &= crc32c(seed, block[: -lay.TAIL_SIZE].tobytes()) == int(block[-4:].view("<u4")[0])
-    following = int(node.hashes[search.entry + 1])
-    if following & 1 and following & ~1 == search.hash:
-        search.entry += 1
-        search.block = int(node.blocks[search.entry])
-        return True
-    # Not there, and nothing says that the tree is wrong.
-    settled[search.query] = search.trusted and not entries.broken and not entries.refused
-    return False
+        return int(entries.inode[at])
+    # As the kernel does: on to the next leaf, be it a cousin, where its hash says that names of this one go on there.
+    while search.path:
+        node, entry = search.path.pop()
+        if entry + 1 < len(node.hashes):
+            if int(node.hashes[entry + 1]) & ~1 != search.hash:
+                break
+            search.path.append((node, entry + 1))
+            search.block = int(node.blocks[entry + 1])
+            search.onward = True
+            return None
+    return 0
+
+
+def _belongs(search: _Search, names: Names, seed: tuple[int, int, int, int]) -> bool:
+    """Whether some names of a leaf have hashes of that leaf, for want of a checksum."""
+    low, high = search.bounds
+    for i in range(0, len(names), max(1, len(names) // _SAMPLE)):
+        name = fold(names[i]) if search.folded else names[i]
+        if not low <= _htree.name_hash(name, search.version, seed)[0] <= high:
+            return False
+    return True

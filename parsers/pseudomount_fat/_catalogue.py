@@ -96,13 +96,7 @@ def _short_names(table: UInt8s, codepage: CodePage, *, lower: bool = True) -> Un
     raw[raw[:, 0] == _KANJI, 0] = DELETED
     case = table[:, 12] if lower else np.zeros(len(table), np.uint8)
     if not codepage.single:
-        # A double byte can begin anywhere: no table serves, each name is decoded by itself.
-        texts = [
-            _double_bytes(name.tobytes(), int(flags), codepage) for name, flags in zip(raw, case.tolist(), strict=True)
-        ]
-        return UnitNames.of(
-            [np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2").astype(np.uint16) for text in texts]
-        )
+        return _double_byte_names(raw, case, codepage)
     low = np.repeat(np.stack([(case & _LOWER_BASE) != 0, (case & _LOWER_EXTENSION) != 0], 1), [8, 3], axis=1)
     units = np.where(low, codepage.lower[raw], codepage.upper[raw])
     base = _trimmed(raw[:, :8])
@@ -127,10 +121,29 @@ def _trimmed(padded: UInt8s) -> Int64s:
     return np.where(filled.any(1), width - filled.argmax(1), 0).astype(np.int64)
 
 
-def _double_bytes(raw: bytes, case: int, codepage: CodePage) -> str:
-    base = codepage.decode(raw[:8].rstrip(b" "), lower=bool(case & _LOWER_BASE))
-    extension = codepage.decode(raw[8:].rstrip(b" "), lower=bool(case & _LOWER_EXTENSION))
-    return (f"{base}.{extension}" if extension else base).split("\0")[0]
+def _double_byte_names(raw: UInt8s, case: UInt8s, codepage: CodePage) -> UnitNames:
+    """The same where a double byte can begin anywhere, so that no table of 256 serves."""
+    data = raw.tobytes()
+    fields = [
+        data[at + low : at + high].rstrip(b" ") for low, high in ((0, 8), (8, 11)) for at in range(0, len(data), 11)
+    ]
+    # One decoding for all: a line feed is never the second of two bytes, so that each field stands by itself.
+    texts = codepage.decode(b"\n".join(fields)).split("\n")
+    if len(texts) != len(fields):  # one holds a line feed, which no sound name does
+        texts = [codepage.decode(field) for field in fields]
+    n = len(raw)
+    for i in np.flatnonzero(case & _LOWER_BASE).tolist():
+        texts[i] = codepage.decode(fields[i], lower=True)
+    for i in np.flatnonzero(case & _LOWER_EXTENSION).tolist():
+        texts[n + i] = codepage.decode(fields[n + i], lower=True)
+    names = [f"{base}.{extension}" if extension else base for base, extension in zip(texts[:n], texts[n:], strict=True)]
+    pool = np.frombuffer("".join(names).encode("utf-16-le", "surrogatepass"), "<u2").astype(np.uint16)
+    lengths = np.fromiter((len(name) for name in names), np.int64, n)
+    if int(lengths.sum()) != len(pool):  # a character outside the Basic Multilingual Plane (GB 18030)
+        lengths = np.fromiter((len(name.encode("utf-16-le", "surrogatepass")) // 2 for name in names), np.int64, n)
+    starts = np.cumsum(lengths) - lengths
+    nul = np.append(np.flatnonzero(pool == 0), len(pool))  # cannot be in a name; what is before it is
+    return UnitNames(pool, starts, np.minimum(nul[np.searchsorted(nul, starts)] - starts, lengths))
 
 
 def _part_units(table: UInt8s, rows: Int64s, parts: Int64s) -> UnitNames:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from pseudomount.device import BlockDevice
 from pseudomount.errors import CorruptionError, PathNotFoundError, PseudomountError
-from pseudomount.filesystem import TimeColumn
+from pseudomount.filesystem import TimeColumn, gather_ranges
 from pseudomount.findings import FindingLog, Severity
 from pseudomount_fat._bitmap import AllocationBitmap
-from pseudomount_fat._directories import DirectoryTable, read_directories
+from pseudomount_fat._directories import DirectoryTable
 from pseudomount_fat._entries import Entries, Nodes
 from pseudomount_fat._exfat_catalogue import BARRIER, file_fields, parse_entries, set_checksums, stream_fields
 from pseudomount_fat._exfat_layout import (
@@ -45,8 +45,8 @@ UInt8s = NDArray[np.uint8]
 
 #: Section 7.6.3.1 of the specification: no directory is larger.
 _MOST_DIRECTORY = 256 << 20
-#: Bytes of the root directory that are searched for label, up-case table and bitmap.
-_SYSTEM_WITHIN = 1 << 20
+#: Bytes of the root directory that are searched for what is no file: at first, and where a part of it is missing.
+_SYSTEM_WITHIN = (8 << 10, 1 << 20)
 #: An up-case table has at most 65536 units.
 _MOST_UPCASE = 128 << 10
 _MOST_SET = 19
@@ -117,11 +117,12 @@ class ExfatFileSystem(ClusterFileSystem):
 
     def _system_entries(self) -> list[bytes]:
         """The root directory's entries that are no files, few as they are."""
-        ids = np.zeros(1, np.uint64)
-        runs = self._runs(self._nodes(ids), ids)
-        found = read_directories(
-            self.device, runs.owner, runs.length, runs.position, barrier=BARRIER, most=_SYSTEM_WITHIN
-        )
+        for most in _SYSTEM_WITHIN:
+            found = self._root_start(most)
+            kinds = found.table[:, 0].tolist()
+            whole = kinds.count(BITMAP) >= self._geometry.fats and {UPCASE, LABEL} <= set(kinds)
+            if whole or len(kinds) * ENTRY < most:
+                break
         wanted = np.flatnonzero(np.isin(found.table[:, 0], (BITMAP, UPCASE, LABEL, GUID)))[:16]
         return [found.table[row].tobytes() for row in wanted.tolist()]
 
@@ -190,20 +191,8 @@ class ExfatFileSystem(ClusterFileSystem):
         if self._bitmap is None or not len(runs.owner):
             return
         free = self._bitmap.free_in((runs.position - self._data_start) // self._cluster, runs.length // self._cluster)
-        lost = np.unique(runs.owner[free])
-        for i in lost[:100].tolist():
-            self.findings.add(
-                Severity.DEGRADED,
-                "clusters of the file are marked free",
-                structure="allocation bitmap",
-                file=int(files[i]),
-            )
-        if len(lost) > 100:
-            self.findings.add(
-                Severity.DEGRADED,
-                f"clusters of {len(lost) - 100} more files are marked free",
-                structure="allocation bitmap",
-            )
+        lost = files[np.unique(runs.owner[free])]
+        self._tell_files(Severity.DEGRADED, "clusters of the file are marked free", "allocation bitmap", lost)
 
     # -- entries -------------------------------------------------------------------------------------------------
 
@@ -301,16 +290,22 @@ class ExfatFileSystem(ClusterFileSystem):
             begins = np.cumsum(length[some]) - length[some]
             good = (data[begins] == STREAM) & ~np.isin(np.arange(len(some)), list(failed))
             errors.update((int(rows[some[i]]), error) for i, error in failed.items())
-            for k in np.flatnonzero(good).tolist():
-                i = int(some[k])
-                rest = data[begins[k] : begins[k] + length[i]].reshape(-1, ENTRY)
-                table = np.concatenate([first[i : i + 1], rest])
-                total = set_checksums(table, np.zeros(1, np.int64), np.array([len(table)]))
-                sure[i] = len(rest) == count[i] and int(total[0]) == int(wanted[i])
-                if sure[i] or not best[i].any():
-                    best[i] = rest[0]
-                if sure[i]:
-                    errors.pop(int(rows[i]), None)
+            some, begins = some[good], begins[good]
+            if not len(some):
+                continue
+            parts = length[some] // ENTRY
+            heads = np.cumsum(parts + 1) - (parts + 1)
+            table = np.empty((int((parts + 1).sum()), ENTRY), np.uint8)
+            table[heads] = first[some]
+            inside = np.ones(len(table), np.bool_)
+            inside[heads] = False
+            table[inside] = gather_ranges(data, begins, length[some]).reshape(-1, ENTRY)
+            right = (parts == count[some]) & (set_checksums(table, heads, parts + 1) == wanted[some])
+            taken = right | ~best[some].any(1)
+            best[some[taken]] = table[heads[taken] + 1]
+            sure[some] = right
+            for i in rows[some[right]].tolist():
+                errors.pop(i, None)
         return best
 
     def _corrupt(self, message: str, offset: int) -> CorruptionError:

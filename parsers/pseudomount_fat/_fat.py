@@ -12,7 +12,7 @@ from pseudomount.errors import PathNotFoundError, PseudomountError
 from pseudomount.filesystem import TimeColumn
 from pseudomount.findings import FindingLog, Severity
 from pseudomount_fat._catalogue import DELETED, entry_fields, is_file, label_rows, parse_entries
-from pseudomount_fat._directories import DirectoryTable, read_directories
+from pseudomount_fat._directories import DirectoryTable
 from pseudomount_fat._entries import Entries, Nodes
 from pseudomount_fat._layout import ATTR_DIRECTORY, ENTRY, FatGeometry
 from pseudomount_fat._names import CodePage, unicode_upcase
@@ -28,8 +28,8 @@ UInt64s = NDArray[np.uint64]
 
 #: A directory has at most 65536 entries, 2 MiB (section 6.1 of the specification); eight times that is borne.
 _MOST_DIRECTORY = 16 << 20
-#: Bytes of the root directory that are searched for the volume label.
-_LABEL_WITHIN = 256 << 10
+#: Bytes of the root directory that are searched for the volume label: at first, and where it is not among them.
+_LABEL_WITHIN = (8 << 10, 256 << 10)
 
 
 def volume_serial(serial: int | None) -> str:
@@ -115,15 +115,16 @@ class FatFileSystem(ClusterFileSystem):
 
     def _find_label(self) -> str:
         """The label in the root directory: the one that Windows shows; that of the boot sector may be stale."""
-        ids = np.zeros(1, np.uint64)
-        runs = self._runs(self._nodes(ids), ids)
-        found = read_directories(
-            self.device, runs.owner, runs.length, runs.position, barrier=DELETED, most=_LABEL_WITHIN
-        )
-        rows = label_rows(found.table)
-        if not len(rows):
+        for most in _LABEL_WITHIN:
+            table = self._root_start(most).table
+            rows = label_rows(table)
+            if len(rows):
+                break
+            if len(table) * ENTRY < most:  # the directory ends here
+                return ""
+        else:
             return ""
-        raw = found.table[rows[0], :11].tobytes()
+        raw = table[rows[0], :11].tobytes()
         raw = b"\xe5" + raw[1:] if raw[0] == 0x05 else raw
         return self._codepage.decode(raw.rstrip(b" \0"))
 

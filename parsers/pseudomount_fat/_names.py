@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import functools
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,8 @@ __all__ = ["CodePage", "UnitNames", "take_ranges", "unicode_upcase", "units_of"]
 Int64s = NDArray[np.int64]
 Units = NDArray[np.uint16]
 
-_PRIME = np.uint64(0x9E3779B97F4A7C15)
+#: Another one in each process: nobody can forge a directory of names that all have the same hash.
+_FACTOR = np.uint64(int.from_bytes(os.urandom(8), "little") | 1)
 
 
 def take_ranges(values: Units, starts: Int64s, lengths: Int64s, gap: int = 0) -> Units:
@@ -100,7 +102,7 @@ class UnitNames:
         flat = upcase[take_ranges(self.pool, self.starts, self.lengths)].astype(np.uint64)
         begins = np.cumsum(self.lengths) - self.lengths
         within = np.arange(len(flat)) - np.repeat(begins, self.lengths)
-        powers = np.full(int(self.lengths.max(initial=0)), _PRIME, np.uint64)
+        powers = np.full(int(self.lengths.max(initial=0)), _FACTOR, np.uint64)
         np.multiply.accumulate(powers, out=powers)
         flat = (flat + np.uint64(1)) * powers[within]
         result = np.zeros(len(self.lengths), np.uint64)

@@ -145,7 +145,7 @@ class PageCache:
                 return {}
             wanted = missing[: self._at_once]
             if until is not None:
-                reach = np.unique(np.concatenate([np.arange(a, b + 1) for a, b in _spans(pages, until, missing)]))
+                reach = _spanned(pages, until, missing)
                 reach = reach[reach < self._pages]
                 if len(wanted) + len(reach) <= self._at_once:
                     wanted = np.union1d(wanted, reach[self._slots[reach] < 0])
@@ -268,10 +268,15 @@ class PageCache:
         self._findings.add(severity, message, structure="FAT", offset=offset)
 
 
-def _spans(pages: Int64s, until: Int64s, missing: Int64s) -> list[tuple[int, int]]:
-    """First and last page of what to read ahead, for the pages that are missing."""
-    rows = np.flatnonzero(np.isin(pages, missing))
-    return list(zip(pages[rows].tolist(), until[rows].tolist(), strict=True))
+def _spanned(pages: Int64s, until: Int64s, missing: Int64s) -> Int64s:
+    """The pages from each missing one to the last that it is to be read ahead to, each once, ascending."""
+    asked = np.isin(pages, missing)
+    pages, until = pages[asked], until[asked]
+    order = np.argsort(pages, kind="stable")
+    begin = np.searchsorted(pages[order], missing, "left")
+    lengths = np.maximum(np.maximum.reduceat(until[order], begin) - missing, 0) + 1
+    within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.unique(np.repeat(missing, lengths) + within)
 
 
 def _run_ends(numbers: Int64s, decoded: NDArray[np.uint32], entries: int) -> NDArray[np.uint16]:

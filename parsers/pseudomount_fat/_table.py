@@ -35,6 +35,7 @@ class Chains:
         start: int64 (m,), the run's first cluster.
         count: int64 (m,), clusters, all positive.
         errors: number of a chain → why it ends before it should. Its runs up to there are given.
+        longer: int64 (k,), numbers of exact chains that do not end with the clusters asked for.
     """
 
     owner: Int64s
@@ -42,6 +43,7 @@ class Chains:
     start: Int64s
     count: Int64s
     errors: dict[int, PseudomountError]
+    longer: Int64s
 
 
 class AllocationTable:
@@ -93,7 +95,7 @@ class AllocationTable:
             errors[i] = self._looped()
         for i in np.flatnonzero(wanted > shape.clusters).tolist() if exact else ():
             errors.setdefault(i, self._corrupt("it claims more clusters than the volume has", None))
-        return Chains(*runs, errors)
+        return Chains(*runs, errors, np.array([i for i in sorted(walk.longer) if i not in errors], np.int64))
 
     def _follow_many(self, walk: _Walk, errors: dict[int, PseudomountError], step: int) -> None:
         """One run further in every chain."""
@@ -111,7 +113,9 @@ class AllocationTable:
         goes_on = whole & (following >= 2) & (following < self.shape.entries)
         self._stopped(walk, np.flatnonzero(~goes_on), following, whole, errors)
         full = walk.done >= walk.limit
-        if not walk.exact:
+        if walk.exact:
+            walk.longer += walk.owner[full & ~(whole & (following >= self.shape.end))].tolist()
+        else:
             for i in walk.owner[full & (goes_on | ~whole)].tolist():
                 errors[i] = self._corrupt("its chain of clusters is longer than a directory may be", None)
         more = goes_on & ~full
@@ -183,7 +187,9 @@ class AllocationTable:
                 cut = run > limit - done
                 done = limit
                 goes_on = False
-                if not exact and (cut or 2 <= following < entries):
+                if exact and (cut or following < end):
+                    walk.longer.append(owner)
+                elif not exact and (cut or 2 <= following < entries):
                     errors[owner] = self._corrupt("its chain of clusters is longer than a directory may be", None)
                 elif not exact and following < end:
                     errors[owner] = self._broken(following, number * PAGE + last)
@@ -247,6 +253,7 @@ class _Walk:
         self.before = np.zeros(len(owner), np.int64)
         self.mark = np.full(len(owner), -1, np.int64)
         self.total = 0
+        self.longer: list[int] = []
         self._parts: list[tuple[Int64s, Int64s, Int64s, Int64s]] = []
 
     def emit(self, owner: Int64s, logical: Int64s, start: Int64s, count: Int64s) -> None:

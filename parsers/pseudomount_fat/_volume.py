@@ -38,7 +38,7 @@ from pseudomount.filesystem import (
     Targets,
     TimeColumn,
 )
-from pseudomount.findings import FindingLog
+from pseudomount.findings import FindingLog, Severity
 from pseudomount_fat._content import FileContent
 from pseudomount_fat._cycles import sharing
 from pseudomount_fat._directories import DirectoryTable, read_directories
@@ -295,6 +295,12 @@ class ClusterFileSystem(FileSystem):
 
     # -- below the contract --------------------------------------------------------------------------------------
 
+    def _root_start(self, most: int) -> DirectoryTable:
+        """The root directory's entries in its first `most` bytes, without following its chain any further."""
+        ids = np.zeros(1, np.uint64)
+        runs = self._runs(self._nodes(ids), ids, most)
+        return read_directories(self.device, runs.owner, runs.length, runs.position, barrier=self._barrier, most=most)
+
     def _listed(self, ids: UInt64s) -> Iterator[tuple[DirectoryTable, Entries, dict[int, PseudomountError]]]:
         """The entries of directories, in groups of so many bytes; the numbers in them are rows of `ids`."""
         nodes = self._nodes(ids)
@@ -324,10 +330,13 @@ class ClusterFileSystem(FileSystem):
             names = UnitNames(np.empty(0, np.uint16), nothing, nothing)
             yield table, Entries(nothing, nothing.astype(np.bool_), names), failed
 
-    def _runs(self, nodes: Nodes, ids: UInt64s) -> Runs:
-        """Where the content of files, and the entries of directories, lie. Files are followed as far as their size."""
+    def _runs(self, nodes: Nodes, ids: UInt64s, most_directory: int | None = None) -> Runs:
+        """Where the content of files, and the entries of directories, lie. Files are followed as far as their size.
+
+        Directories without a size are followed for `most_directory` bytes, the largest that may be unless given.
+        """
         n, cluster = len(nodes), self._cluster
-        most = -(-self._most_directory // cluster)
+        most = -(-(most_directory or self._most_directory) // cluster)
         sized = nodes.size >= 0
         size = np.where(sized, nodes.size, 0)
         whole = size // cluster + (size % cluster > 0)
@@ -342,6 +351,9 @@ class ClusterFileSystem(FileSystem):
         for i in np.flatnonzero(nodes.directory & sized & huge).tolist():
             errors.setdefault(i, CorruptionError("larger than a directory may be", device=self.device.name))
         direct = nodes.contiguous & (wanted > 0)
+        empty = sized & ~nodes.directory & (size == 0) & (nodes.first >= 2)
+        empty[list(nodes.errors)] = False
+        longer = [np.flatnonzero(empty)]
         parts = []
         for exact in (True, False):
             rows = np.flatnonzero(~direct & (wanted > 0) & (sized == exact))
@@ -349,6 +361,10 @@ class ClusterFileSystem(FileSystem):
                 chains = self._table.chains(nodes.first[rows], wanted[rows], exact=exact)
                 errors.update((int(rows[i]), error) for i, error in chains.errors.items())
                 parts.append((rows[chains.owner], chains.logical, chains.start, chains.count))
+                longer.append(rows[chains.longer])
+        self._tell_files(
+            Severity.NOTE, "its chain of clusters goes on past its size", "FAT", ids[np.concatenate(longer)]
+        )
         rows = np.flatnonzero(direct)
         if len(rows):
             first = nodes.first[rows]
@@ -443,6 +459,13 @@ class ClusterFileSystem(FileSystem):
                     structure=problem.structure,
                     offset=int(at[_TOLD]),
                 )
+
+    def _tell_files(self, severity: Severity, message: str, structure: str, files: UInt64s) -> None:
+        """A problem of many files as findings, the first ones one by one."""
+        for file in files[:_TOLD].tolist():
+            self.findings.add(severity, message, structure=structure, file=file)
+        if len(files) > _TOLD:
+            self.findings.add(severity, f"{message} ({len(files) - _TOLD} more)", structure=structure)
 
     @staticmethod
     def _spread(errors: dict[int, PseudomountError], inverse: NDArray[np.integer]) -> dict[int, PseudomountError]:

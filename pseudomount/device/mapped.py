@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import index
 
 import numpy as np
@@ -17,6 +17,7 @@ from pseudomount.errors import CorruptionError, PseudomountError, UsageError
 __all__ = ["MappedDevice"]
 
 _ZEROS = -1
+_DAMAGED = -2
 
 
 class MappedDevice(Layer):
@@ -29,8 +30,12 @@ class MappedDevice(Layer):
         positions: int64 (m,), where each run begins in the inner device, bytes; -1 for a hole.
         size: bytes.
         unwritten: bool (m,), runs that are allocated and read as zeros all the same; none by default.
+        damaged: bool (m,), runs of which it is not known where they lie; none by default. Their positions mean nothing.
+        why: `why(i)` is the error of reading damaged run i; made anew for each. It should say what is wrong with the
+            map of the file, and with its offset and structure where that is. Default: a `CorruptionError`.
 
-    A range that touches a run outside the inner device fails with `CorruptionError`; all other ranges are read.
+    A range that touches a damaged run, or one outside the inner device (`CorruptionError`), fails; all other ranges
+    are read.
 
     Raises:
         CorruptionError: runs overlap, are out of order, or have negative offsets or lengths.
@@ -47,6 +52,8 @@ class MappedDevice(Layer):
         name: str = "file",
         *,
         unwritten: NDArray[np.bool_] | None = None,
+        damaged: NDArray[np.bool_] | None = None,
+        why: Callable[[int], PseudomountError] | None = None,
         owns: bool = False,
     ) -> None:
         super().__init__(inner, name=name, owns=owns)
@@ -57,14 +64,16 @@ class MappedDevice(Layer):
         self._inner_size = inner.size
         begins, spans = as_ranges(offsets, lengths)
         _, where = as_ranges(begins, positions)
-        zeros = where == _ZEROS if unwritten is None else (where == _ZEROS) | np.asarray(unwritten, np.bool_)
-        if zeros.shape != begins.shape:
-            raise UsageError(f"{name}: {zeros.size} flags for {begins.size} runs")
-        kinds = np.where(where == _ZEROS, np.uint8(ExtentKind.HOLE), np.uint8(ExtentKind.DATA))
-        kinds[zeros & (where != _ZEROS)] = ExtentKind.ZERO
-        self._lay(begins, spans, np.where(zeros, _ZEROS, where), kinds)
+        holes, zeros, lost = where == _ZEROS, _flags(unwritten, begins, name), _flags(damaged, begins, name)
+        self._why = why
+        kinds = np.full(len(begins), ExtentKind.DATA, np.uint8)
+        kinds[zeros] = ExtentKind.ZERO
+        kinds[holes] = ExtentKind.HOLE
+        kinds[lost] = ExtentKind.DATA
+        where = np.where(holes | zeros, _ZEROS, where)
+        self._lay(begins, spans, np.where(lost, _DAMAGED, where), kinds, np.where(lost, np.arange(len(begins)), -1))
 
-    def _lay(self, begins: Int64s, spans: Int64s, where: Int64s, kinds: UInt8s) -> None:
+    def _lay(self, begins: Int64s, spans: Int64s, where: Int64s, kinds: UInt8s, lost: Int64s) -> None:
         """Makes the runs a table of cells without gaps."""
         bad = (begins < 0) | (spans < 0)
         bad[1:] |= (begins[1:] - np.maximum(begins[:-1], 0) < spans[:-1]) & (spans[:-1] > 0)
@@ -78,7 +87,7 @@ class MappedDevice(Layer):
                 structure="data runs",
             )
         keep = (spans > 0) & (begins < self._size)
-        begins, spans, where, kinds = begins[keep], spans[keep], where[keep], kinds[keep]
+        begins, spans, where, kinds, lost = begins[keep], spans[keep], where[keep], kinds[keep], lost[keep]
         ends = begins + np.minimum(spans, self._size - begins)
         # Between two runs, before the first and after the last: a hole, where there is room for one.
         bounds = np.empty(2 * len(begins) + 1, np.int64)
@@ -87,11 +96,14 @@ class MappedDevice(Layer):
         cell_where[1::2] = where
         cell_kinds = np.full(len(bounds), ExtentKind.HOLE, np.uint8)
         cell_kinds[1::2] = kinds
+        cell_lost = np.full(len(bounds), -1, np.int64)
+        cell_lost[1::2] = lost
         bounds = np.append(bounds, self._size)
         full = np.append(np.diff(bounds) > 0, True)
         self._starts: Int64s = np.ascontiguousarray(bounds[full])  # the last one is the end
         self._where: Int64s = np.ascontiguousarray(cell_where[full[:-1]])
         self._kinds: UInt8s = cell_kinds[full[:-1]]
+        self._lost: Int64s = cell_lost[full[:-1]] if bool((lost >= 0).any()) else np.empty(0, np.int64)
         # Python reads a memoryview's items in a tenth of the time that it takes for an array's.
         self._index = self._starts.data
         self._target = self._where.data
@@ -110,7 +122,7 @@ class MappedDevice(Layer):
             return bytes(length)
         position = start + offset - self._index[cell]
         if start < 0 or position + length > self._inner_size:
-            raise self._astray(offset, start)
+            raise self._unknown(cell, offset)
         return self.inner.read(position, length)
 
     def _fill(
@@ -123,7 +135,7 @@ class MappedDevice(Layer):
         # Not `start + inside + length`: a forged position can be near 2**63.
         astray = ~zeros & ((start < 0) | (start > self._inner_size - inside - pieces.lengths))
         failed: dict[int, PseudomountError] = {
-            piece: self._astray(int(pieces.offsets[piece]), int(start[piece]))
+            piece: self._unknown(int(pieces.cells[piece]), int(pieces.offsets[piece]))
             for piece in np.flatnonzero(astray).tolist()
         }
         places = positions[pieces.rows] + pieces.within
@@ -144,11 +156,27 @@ class MappedDevice(Layer):
         bounds = np.clip(self._starts[first : last + 2], offset, offset + length)
         return ExtentMap.merged(bounds[:-1], np.diff(bounds), self._kinds[first : last + 1])
 
-    def _astray(self, offset: int, start: int) -> CorruptionError:
+    def _unknown(self, cell: int, offset: int) -> PseudomountError:
+        """Why a cell that is neither zeros nor inside the inner device cannot be read."""
+        start = int(self._where[cell])
+        run = int(self._lost[cell]) if len(self._lost) else -1
+        if run >= 0 and self._why is not None:
+            return self._why(run)
+        if run >= 0:
+            what = f"it is not known where the run at {offset} lies in {self.inner.name}"
+        else:
+            size = self._inner_size
+            what = f"the run at {offset} lies at {start}, not inside the {size} bytes of {self.inner.name}"
         return CorruptionError(
-            f"{self.name}: the run at {offset} lies at {start}, not inside the {self._inner_size} bytes of "
-            f"{self.inner.name}",
+            f"{self.name}: {what}",
             device=self.inner.name,
             offset=start if start >= 0 else None,
             structure="data runs",
         )
+
+
+def _flags(given: NDArray[np.bool_] | None, begins: Int64s, name: str) -> NDArray[np.bool_]:
+    flags = np.zeros(begins.shape, np.bool_) if given is None else np.asarray(given, np.bool_)
+    if flags.shape != begins.shape:
+        raise UsageError(f"{name}: {flags.size} flags for {begins.size} runs")
+    return flags

@@ -160,3 +160,45 @@ def test_the_arrays_handed_over_are_not_kept() -> None:
     file = MappedDevice(MemoryDevice(DISK), offsets, lengths, positions, 20)
     offsets[:] = lengths[:] = positions[:] = 3
     assert file.read(0, 20) == DISK[5:15] + DISK[50:60]
+
+
+def test_damaged_runs_say_what_is_wrong() -> None:
+    def why(run: int) -> CorruptionError:
+        return CorruptionError(f"run {run} is lost", device="disk0p1", offset=1000 + run, structure="extent tree block")
+
+    damaged = np.array([False, True, False, True, True])
+    disk = CounterDevice(MemoryDevice(DISK, name="disk0p1"))
+    # The empty run must not shift the numbers; positions of damaged runs mean nothing, not even -1.
+    file = MappedDevice(
+        disk, [0, 10, 15, 20, 30], [10, 5, 0, 10, 10], [0, 3, 7, -1, 2**62], 45, damaged=damaged, why=why
+    )
+    assert file.read(0, 10) == DISK[:10]
+    assert file.read(15, 5) == bytes(5)
+    assert file.read(40, 5) == bytes(5)
+    batch = file.read_many([0, 9, 10, 19, 25, 30, 40, 0], [10, 2, 1, 2, 10, 1, 5, 45])
+    assert {i: str(error) for i, error in batch.errors.items()} == {
+        1: "run 1 is lost",
+        2: "run 1 is lost",
+        3: "run 3 is lost",
+        4: "run 3 is lost",
+        5: "run 4 is lost",
+        7: "run 1 is lost",
+    }
+    first = batch.errors[5]
+    assert isinstance(first, CorruptionError)
+    assert (first.device, first.offset, first.structure) == ("disk0p1", 1004, "extent tree block")
+    for offset, length, run in ((10, 1, 1), (9, 2, 1), (35, 10, 4)):
+        with pytest.raises(CorruptionError, match=f"run {run} is lost"):
+            file.read(offset, length)
+    assert list(file.extents())[-2:] == [(20, 20, ExtentKind.DATA), (40, 5, ExtentKind.HOLE)]
+
+
+def test_damaged_runs_have_an_error_without_a_reason_too() -> None:
+    file = MappedDevice(MemoryDevice(DISK, name="disk0p1"), [5], [10], [0], 20, "a file", damaged=np.ones(1, np.bool_))
+    with pytest.raises(
+        CorruptionError, match=r"^a file: it is not known where the run at 7 lies in disk0p1$"
+    ) as caught:
+        file.read(7, 3)
+    assert (caught.value.device, caught.value.offset, caught.value.structure) == ("disk0p1", None, "data runs")
+    with pytest.raises(UsageError):
+        MappedDevice(MemoryDevice(DISK), [0], [1], [0], 1, damaged=np.zeros(2, np.bool_))

@@ -10,9 +10,8 @@ import pytest
 
 from pseudomount.filesystem import FileRows
 from pseudomount.findings import FindingLog
-from pseudomount.testing.devices import MemoryDevice
 from pseudomount_fat import FatParser
-from tests.support.fat import ForgedFat, browse, content, entry, long_entries, names_of
+from tests.support.fat import ForgedFat, Mapped, browse, content, entry, long_entries, names_of
 from tests.support.fat_make import ENVIRONMENT, host_tree, nasty_tree, run
 
 pytestmark = pytest.mark.tools("mkfs.fat", "mcopy", "mdel", "fsck.fat", "fls", "blkid")
@@ -33,21 +32,6 @@ VOLUMES = {
 
 def make(path: Path, options: list[str], kib: int) -> None:
     run("mkfs.fat", "-n", "NASTY TREE", "-i", "1a2b3c4d", "-C", *options, path, str(kib))
-
-
-class _Mapped(MemoryDevice):
-    """An image on disk, sparse as it is."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(b"", name=path.name)
-        self._map = np.memmap(path, np.uint8, "r")
-
-    @property
-    def size(self) -> int:
-        return len(self._map)
-
-    def _read(self, offset: int, length: int) -> bytes:
-        return self._map[offset : offset + length].tobytes()
 
 
 @pytest.mark.parametrize("volume", VOLUMES)
@@ -73,7 +57,7 @@ def test_a_nasty_tree(volume: str, tmp_path: Path) -> None:
     out.mkdir()
     run("mcopy", "-i", image, "-s", "-n", "::*", out)
     log = FindingLog()
-    device = _Mapped(image)
+    device = Mapped(image)
     filesystem = FatParser().open(device, log)
     assert filesystem.name == name
     seen = browse(filesystem)
@@ -141,7 +125,7 @@ def test_lower_case_bits_of_mtools(tmp_path: Path) -> None:
         (tmp_path / "x").write_bytes(name.encode())
         run("mcopy", "-i", image, tmp_path / "x", f"::{name}")
     listed = run("mdir", "-i", image, "-b", "::").split()
-    device = _Mapped(image)
+    device = Mapped(image)
     assert [f"::/{name}" for name in names_of(FatParser().open(device, FindingLog()))] == listed
 
 

@@ -6,6 +6,7 @@ import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,6 +187,41 @@ class ForgedFat:
     def open(self, options: Mapping[str, str] | None = None) -> FileSystem:
         """As our parser sees it."""
         return FatParser().open(MemoryDevice(bytes(self.image())), FindingLog("forged"), options or {})
+
+
+class Sparse(BlockDevice):
+    """A device of any size that holds a few pieces; the rest are zeros."""
+
+    def __init__(self, size: int, pieces: dict[int, bytes]) -> None:
+        self._size = size
+        self._pieces = pieces
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def _read(self, offset: int, length: int) -> bytes:
+        result = bytearray(length)
+        for at, piece in self._pieces.items():
+            low, high = max(at, offset), min(at + len(piece), offset + length)
+            if low < high:
+                result[low - offset : high - offset] = piece[low - at : high - at]
+        return bytes(result)
+
+
+class Mapped(MemoryDevice):
+    """An image on disk, sparse as it is."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(b"", name=path.name)
+        self._map = np.memmap(path, np.uint8, "r")
+
+    @property
+    def size(self) -> int:
+        return len(self._map)
+
+    def _read(self, offset: int, length: int) -> bytes:
+        return self._map[offset : offset + length].tobytes()
 
 
 @dataclass(frozen=True, slots=True)

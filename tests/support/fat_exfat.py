@@ -172,21 +172,31 @@ class ForgedExfat:
             bits[(cluster - 2) // 8] |= 1 << (cluster - 2) % 8
         return bytes(bits)
 
-    def image(self, *, second: Mapping[int, int] | None = None) -> bytearray:
-        """The whole volume; `second` are the entries of TexFAT's second FAT."""
-        raw = bytearray(self.heap_start + self.clusters * self.cluster)
+    @property
+    def size(self) -> int:
+        """Bytes of the volume."""
+        return self.heap_start + self.clusters * self.cluster
+
+    def pieces(self, *, second: Mapping[int, int] | None = None) -> dict[int, bytes]:
+        """All that is no zeros, by position; `second` are the entries of TexFAT's second FAT."""
         region = self.boot_region()
-        raw[: 2 * len(region)] = region * 2
+        pieces = {0: region * 2}
         for copy in range(self.fats):
             entries = {0: 0xFFFFFFF8, 1: END, **(self.entries if copy == 0 or second is None else second)}
             at = self.fat_start + copy * self.fat_sectors * self.sector
-            for cluster, value in entries.items():
-                raw[at + 4 * cluster : at + 4 * cluster + 4] = value.to_bytes(4, "little")
+            pieces.update({at + 4 * cluster: value.to_bytes(4, "little") for cluster, value in entries.items()})
         self.data[2] = self.data[self.second_bitmap] = self.bitmap()
         self.data.setdefault(self.root_cluster, self.system() + self.root)
         for cluster, content in self.data.items():
             assert len(content) <= self.cluster
-            raw[self.position(cluster) : self.position(cluster) + len(content)] = content
+            pieces[self.position(cluster)] = content
+        return pieces
+
+    def image(self, *, second: Mapping[int, int] | None = None) -> bytearray:
+        """The whole volume."""
+        raw = bytearray(self.size)
+        for at, piece in self.pieces(second=second).items():
+            raw[at : at + len(piece)] = piece
         return raw
 
     def open(self, options: Mapping[str, str] | None = None) -> FileSystem:

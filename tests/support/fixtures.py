@@ -8,7 +8,7 @@ import lzma
 from pathlib import Path
 from typing import Any
 
-from tests.support.entries import Entry, unescape
+from tests.support.entries import FIELDS, Entry, unescape
 
 FOLDER = Path(__file__).parents[2] / "fixtures"
 _STEP = 1 << 20
@@ -72,7 +72,7 @@ def fixture_tree(name: str, volume: str = "disk0") -> dict[bytes, Entry]:
     for row in _lines(name)[1:]:
         if row["volume"] != volume:
             continue
-        values = {key: value for key, value in row.items() if key not in {"volume", "path"}}
+        values = {key: value for key, value in row.items() if key in FIELDS}  # the others are one file system's own
         if values.get("target") is not None:
             values["target"] = unescape(values["target"])
         if values.get("rdev"):

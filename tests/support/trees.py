@@ -207,9 +207,24 @@ def flags(root: Path, *, extents: bool) -> None:
             path.write_bytes(b"flagged")
         run("chattr", f"+{letters}", path)
     if extents:
-        path = folder / "minus e"  # a block listed by number on a file system of extents; two may not be one extent
-        path.write_bytes(noise(9, 1000))  # one block: the kernel takes no file that has two extents
-        run("chattr", "-e", path)
+        listed_by_number(folder / "minus e")
+
+
+def listed_by_number(path: Path) -> None:
+    """A file whose blocks are listed by number, through indirect blocks, on a file system of extents.
+
+    The kernel changes the map of a file only while it has one extent at most, and 9,000 bytes may have got two. So it
+    is changed while it has none: the file is made long enough not to be inline, emptied, changed, and written.
+    """
+    path.write_bytes(noise(9, 9000))
+    os.truncate(path, 0)
+    run("chattr", "-e", path)
+    with path.open("r+b") as file:
+        file.write(noise(9, 9000))
+        file.seek(400_000)
+        file.write(noise(10, 9000))
+    if "e" in run("lsattr", path).split()[0]:
+        raise RuntimeError(f"{path} has extents still")
 
 
 def holes(root: Path, block: int, *, fallocate: bool, clusters: bool = False) -> None:

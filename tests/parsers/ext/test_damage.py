@@ -384,7 +384,42 @@ def test_damage_to_a_part_of_a_file_costs_that_part(forgeable: tuple[bytearray, 
             content.read(1 << 20, 1)
         batch = content.read_many([0, 1 << 20, 5000], 10)
         assert list(batch.errors) == [1]
+        assert str(batch.errors[1]) == (
+            "4 blocks from block 1024 of the file on cannot be found: they are said to lie at block 8589934592, "
+            "outside the volume"
+        )
     assert doubts(log)[0].file == number
+    # Reading it anew tells nothing new.
+    log.add_error(batch.errors[1], file=number, path="/file")
+    assert [(finding.file, finding.path) for finding in doubts(log)] == [(number, "/file")]
+
+
+def test_each_damaged_part_says_its_own_damage(forgeable: tuple[bytearray, int, int]) -> None:
+    raw, at, number = forgeable
+    block = 3000  # and behind it zeros, which are no node
+    raw[block * 1024 : (block + 1) * 1024] = (header(1, 84, 0) + extent(0, 4, 2000)).ljust(1024, b"\0")
+    raw[at : at + 60] = (header(3, 4, 1) + index(0, block) + index(10, block + 1) + index(1000, 1 << 40)).ljust(
+        60, b"\0"
+    )
+    fs, _ = forge(raw)
+    with fs.open(number) as content:
+        assert content.read(0, 4096) == bytes(raw[2000 * 1024 : 2004 * 1024])
+        batch = content.read_many([0, 10 << 10, 1000 << 10], 10)
+    damage = {i: error for i, error in batch.errors.items() if isinstance(error, CorruptionError)}
+    assert {i: (str(error), error.offset, error.structure) for i, error in damage.items()} == {
+        1: (
+            f"990 blocks from block 10 of the file on cannot be found: the extent tree node in block {block + 1} makes "
+            "no sense",
+            (block + 1) * 1024,
+            "extent tree block",
+        ),
+        2: (
+            "4294966296 blocks from block 1000 of the file on cannot be found: their extent tree block is said to lie "
+            "at block 1099511627776, outside the volume",
+            None,
+            "extent tree block",
+        ),
+    }
 
 
 def fs_position(raw: bytearray, number: int) -> int:

@@ -154,9 +154,40 @@ def test_names_hashed_as_unsigned_bytes_are_found_by_the_tree(tmp_path: Path) ->
             assert counter.bytes < 20_000
 
 
+def test_names_of_a_casefolded_tree(tmp_path: Path) -> None:
+    """e2fsck makes the tree, of the hashes of folded names."""
+    tree = tmp_path / "tree"
+    (tree / "d").mkdir(parents=True)
+    for i in range(600):
+        (tree / "d" / f"{'Straße' if i % 3 else 'Strasse'} {i} IN A Folder Of Many Entries").touch()
+    image = mkfs(tmp_path / "image", "8M", "-b", "1024", "-E", "encoding=utf8-12.1", tree=tree)
+    debugfs(image, "set_inode_field d flags 0x40080000")
+    run("e2fsck", "-fyD", image)
+    assert "0x40081000" in debugfs(image, "stat d", write=False)
+    with FileDevice(image) as below:
+        counter = CounterDevice(below)
+        fs, log = open_image(counter)
+        directory = np.array([file_id(fs, "d")], np.uint64)
+        numbers = {path: number for path, number in walk(fs, read=False).ids.items() if path.startswith("d/")}
+        folded = {path.partition("/")[2].casefold(): number for path, number in numbers.items()}
+        assert len(folded) == 600
+        for name, number in list(folded.items())[::29]:
+            for form in (name, name.upper(), name.replace("ss", "ß").title()):
+                counter.reset()
+                assert int(fs.lookup(directory, [form.encode()]).file[0]) == number, form
+                assert counter.bytes < 20_000
+        for i in range(100):
+            counter.reset()
+            assert not fs.lookup(directory, [b"Nothing of the name %d" % i]).found[0]
+            assert counter.bytes < 20_000
+        assert not fs.lookup(directory, ["Straße".encode()]).found[0]
+        assert doubts(log) == []
+
+
+@pytest.mark.parametrize("summed", ["metadata_csum", "^metadata_csum"])
 @pytest.mark.parametrize("at", [1024 + 0x1C, 1024 + 0x1D, 1024 + 0x20, 1024 + 0x28, 1024 + 0x2C])
-def test_lookup_survives_a_damaged_tree(tmp_path: Path, tree: Path, at: int) -> None:
-    image = mkfs(tmp_path / "image", "16M", "-b", "1024", tree=tree)
+def test_lookup_survives_a_damaged_tree(tmp_path: Path, tree: Path, at: int, summed: str) -> None:
+    image = mkfs(tmp_path / "image", "16M", "-b", "1024", "-O", summed, tree=tree)
     run("e2fsck", "-fyD", image)
     fs, _ = open_image(image)
     numbers = {path: number for path, number in walk(fs, read=False).ids.items() if path.startswith("many/")}
@@ -168,12 +199,16 @@ def test_lookup_survives_a_damaged_tree(tmp_path: Path, tree: Path, at: int) -> 
         byte = file.read(1)
         file.seek(root + at - 1024)
         file.write(bytes([byte[0] ^ 0x5A]))
-    fs, _ = open_image(image)
+    fs, log = open_image(image)
     directories = np.full(len(numbers), many, np.uint64)
     for i, (path, number) in enumerate(numbers.items()):
         if i % 23 == 0:  # one by one goes through the tree, all at once does not
             assert int(fs.lookup(directories[:1], [path.partition("/")[2].encode()]).file[0]) == number
+    # Without checksums one wrong hash or block shows only to who comes upon it.
+    if summed == "metadata_csum" or at < 1024 + 0x28:
+        assert any("hash tree" in finding.message and finding.file == many for finding in log)
     assert fs.lookup(directories, [path.partition("/")[2].encode() for path in numbers]).found.all()
+    assert not fs.lookup(directories[:1], [b"no such entry"]).found[0]
     fs.device.close()
 
 

@@ -67,6 +67,17 @@ def test_crc32c_of_long_rows_equals_the_chained_one() -> None:
         assert _crc.crc32c(_crc.crc32c(5, row[:1000].tobytes()), row[1000:].tobytes()) == value
 
 
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 256, 1000])
+def test_crc32c_of_many_rows_equals_that_of_each(length: int) -> None:
+    rng = np.random.default_rng(length)
+    rows = rng.integers(0, 256, (1500, length), dtype=np.uint8) * (rng.random(length) < 0.4)
+    rows[7] = 0
+    seeds = rng.integers(0, 1 << 32, 1500, dtype=np.uint32)
+    got = _crc.crc32c_rows(seeds, rows.astype(np.uint8))
+    assert got.tolist()[:20] == [bit_by_bit(int(seeds[i]), rows[i].tobytes()) for i in range(20)]
+    assert got.tolist() == [_crc.crc32c(int(seeds[i]), rows[i].tobytes()) for i in range(1500)]
+
+
 @pytest.mark.tools("mke2fs", "debugfs")
 @pytest.mark.parametrize(("word", "version"), [("legacy", 0), ("half_md4", 1), ("tea", 2)])
 def test_hashes_are_those_of_debugfs(tmp_path: Path, word: str, version: int) -> None:

@@ -11,10 +11,10 @@ import pytest
 from pseudomount.errors import CorruptionError, PathNotFoundError, UnsupportedError
 from pseudomount.filesystem import FileType, RunKind
 from pseudomount.findings import FindingLog, Severity
-from pseudomount.testing.devices import FaultDevice, MemoryDevice
+from pseudomount.testing.devices import CounterDevice, FaultDevice, MemoryDevice
 from pseudomount_fat import ExfatParser
-from tests.support.fat import browse, content, find, ids, messages, names_of, read_all
-from tests.support.fat_exfat import BAD, ForgedExfat, entry_set
+from tests.support.fat import Sparse, browse, content, find, ids, messages, names_of, read_all
+from tests.support.fat_exfat import BAD, END, ForgedExfat, entry_set
 
 
 def read(volume: ForgedExfat, *parts: str) -> bytes:
@@ -498,3 +498,104 @@ def test_rows_and_ids() -> None:
     assert len(rows.errors) == len(wrong)
     last = volume.position(volume.clusters + 2) - 32
     assert 0 in filesystem.rows(np.array([last], np.uint64)).errors
+
+
+def test_a_chain_that_goes_on_past_its_size_is_a_note() -> None:
+    volume = ForgedExfat()
+    f, c = volume.free, volume.cluster
+    volume.root = entry_set("fits", volume.file(content(2 * c), f, f + 1), 2 * c - 5)
+    volume.root += entry_set("longer", volume.file(content(3 * c), f + 4, f + 9, f + 6), 2 * c)
+    volume.root += entry_set("straight", volume.put(content(2 * c), f + 20, f + 21), c, contiguous=True)
+    filesystem = volume.open()
+    assert not filesystem.runs(filesystem.children(ids(0)).file).errors
+    assert [(x.severity, x.file, x.structure) for x in filesystem.findings] == [
+        (Severity.NOTE, find(filesystem, "longer"), "FAT")
+    ]
+
+
+def test_system_entries_far_down_in_the_root() -> None:
+    volume = ForgedExfat(cluster_shift=6)
+    filler = b"".join(entry_set(f"{i}") for i in range(150))
+    assert len(filler) > 8 << 10
+    system = volume.system()
+    volume.data[volume.root_cluster] = system[:32].replace(b"\x83", b"\x03") + filler + system
+    filesystem = volume.open()
+    assert filesystem.label == "forged"
+    assert not any("bitmap" in text for text in messages(filesystem.findings))
+    assert find(filesystem, "149")
+
+
+def test_the_bitmap_is_read_in_pages_and_once() -> None:
+    # 300,000 clusters: five pages of the bitmap; runs in one page, across two, and one in a page that cannot be read.
+    volume = ForgedExfat(clusters=300_000, sector_shift=9, cluster_shift=7)
+    f = volume.free
+    page = 8 << 13
+    spots = {"a": (f + 5, 3), "across": (page + 2 - 10, 20), "third": (2 * page + 100, 2), "last": (300_001, 1)}
+    free = {"across": page + 2 + 3, "last": 300_001, "third": 2 * page + 101}
+    for name, (first, count) in spots.items():
+        volume.used |= set(range(first, first + count))
+        volume.root += entry_set(name, first, count * volume.cluster, contiguous=True)
+    volume.used -= set(free.values())
+    pieces = volume.pieces()
+    log = FindingLog()
+    bad = volume.position(2) + 2 * 8192
+    device = CounterDevice(FaultDevice(Sparse(volume.size, pieces), errors=[(bad, 512)]))
+    filesystem = ExfatParser().open(device, log)
+    links = filesystem.children(ids(0))
+    device.reset()
+    filesystem.runs(links.file)
+    told = {find(filesystem, name) for name in ("across", "last")}
+    assert {x.file for x in log} == told
+    assert {x.structure for x in log} == {"allocation bitmap"}
+    device.reset()
+    for _ in range(3):
+        filesystem.runs(links.file[:2])
+    assert device.bytes <= 3 * 4096  # the entries; the bitmap is known
+
+
+def test_a_bitmap_of_many_files_takes_few_reads() -> None:
+    volume = ForgedExfat(clusters=8000, cluster_shift=3)
+    f = volume.free
+    listing = b"".join(entry_set(f"{i:05}", volume.put(b"x", f + 200 + 3 * i), 1, contiguous=True) for i in range(2000))
+    count = -(-len(listing) // volume.cluster)
+    volume.root = entry_set(
+        "dir", volume.put(listing, *range(f, f + count)), count * volume.cluster, attributes=0x10, contiguous=True
+    )
+    device = CounterDevice(MemoryDevice(bytes(volume.image())))
+    filesystem = ExfatParser().open(device, FindingLog())
+    links = filesystem.children(ids(find(filesystem, "dir")))
+    assert len(links) == 2000
+    device.reset()
+    assert not filesystem.runs(links.file).errors
+    assert list(filesystem.findings) == []
+    assert device.ranges <= 24  # and not one a file: entries, those cut by a cluster's end, one page of the bitmap
+
+
+@pytest.mark.parametrize("active", [0, 1])
+def test_the_second_bitmap_of_texfat_far_down_in_the_root(active: int) -> None:
+    volume = ForgedExfat(cluster_shift=6, fats=2, flags=active)
+    filler = b"".join(entry_set(f"{i}") for i in range(150))
+    system = volume.system()  # label, two bitmaps, up-case table
+    volume.data[volume.root_cluster] = system[:64] + system[96:] + filler + system[64:96]
+    filesystem = volume.open()
+    assert names_of(filesystem) == [str(i) for i in range(150)]
+    assert list(filesystem.findings) == []
+
+
+@pytest.mark.parametrize("chained", [True, False])
+def test_a_set_across_clusters_goes_on_where_its_checksum_says(chained: bool) -> None:
+    # Both the next cluster and the one that the FAT names begin with a stream entry: one of them is another file's.
+    volume = ForgedExfat(cluster_shift=0)
+    f, c = volume.free, volume.cluster
+    mine = entry_set("mine", volume.file(b"right", f + 20), 5)
+    other = entry_set("other", volume.file(b"wrong", f + 21), 5)
+    filler = b"\x05".ljust(32, b"\0") * 15
+    volume.put(filler + mine[:32], f)
+    after, decoy = (f + 9, f + 1) if chained else (f + 1, f + 9)
+    volume.put(mine[32:] + bytes(32), after)
+    volume.put(other[32:] + bytes(32), decoy)
+    volume.entries.update({f: f + 9, f + 9: END})
+    volume.root = entry_set("dir", f, 2 * c, attributes=0x10, contiguous=not chained)
+    filesystem = volume.open()
+    assert names_of(filesystem, find(filesystem, "dir")) == ["mine"]
+    assert read_all(filesystem.open(find(filesystem, "dir", "mine"))) == b"right"

@@ -13,28 +13,8 @@ from pseudomount.testing.devices import CounterDevice, MemoryDevice
 from pseudomount_fat import ExfatParser, FatParser
 from pseudomount_fat._pages import CACHED_PAGES, PAGE, PageCache, TableShape
 from pseudomount_fat._table import AllocationTable
-from tests.support.fat import ForgedFat, browse, content, entry, find, ids, read_all
+from tests.support.fat import ForgedFat, Sparse, browse, content, entry, find, ids, read_all
 from tests.support.fat_exfat import ForgedExfat, entry_set
-
-
-class Sparse(BlockDevice):
-    """A device of any size that holds a few pieces; the rest are zeros."""
-
-    def __init__(self, size: int, pieces: dict[int, bytes]) -> None:
-        self._size = size
-        self._pieces = pieces
-
-    @property
-    def size(self) -> int:
-        return self._size
-
-    def _read(self, offset: int, length: int) -> bytes:
-        result = bytearray(length)
-        for at, piece in self._pieces.items():
-            low, high = max(at, offset), min(at + len(piece), offset + length)
-            if low < high:
-                result[low - offset : high - offset] = piece[low - at : high - at]
-        return bytes(result)
 
 
 def fat32_of_two_terabytes(files: int = 100) -> tuple[Sparse, ForgedFat]:
@@ -167,6 +147,19 @@ def test_more_pages_than_the_cache_holds() -> None:
     assert not chains.errors
     assert chains.start.reshape(-1, 2).tolist() == np.stack([first, second], 1).tolist()
     assert chains.logical.tolist() == [0, 1] * pages
+
+
+def test_reading_ahead_of_one_chain_is_not_that_of_another() -> None:
+    device = CounterDevice(MemoryDevice(bytes(500 * PAGE * 4)))
+    cache = PageCache(device, shape_of(device, 500 * PAGE), FindingLog())
+    pages = np.array([400, 0, 200, 0, 400])
+    cache.look(pages[2:3] * PAGE + 5)
+    device.reset()
+    until = np.array([402, 0, 263, 1, 401])  # the page in the middle is there, and what comes after it not asked for
+    _, _, there, failed = cache.look(pages * PAGE + 9, until)
+    assert there.all()
+    assert not failed
+    assert device.bytes == (2 + 3) * PAGE * 4
 
 
 @pytest.mark.parametrize("budget", [1 << 16, 1 << 20])

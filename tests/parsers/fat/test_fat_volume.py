@@ -775,3 +775,86 @@ def test_a_volume_that_is_cut_short() -> None:
     links = filesystem.children(ids(find(filesystem, "DIR"), 0))
     assert isinstance(links.errors[0], TruncatedError)
     assert len(links) == 2
+
+
+# -- sizes and chains that do not fit ------------------------------------------------------------------------------
+
+
+@ALL_BITS
+@pytest.mark.parametrize("files", [1, 200])
+def test_a_chain_that_goes_on_past_its_size_is_a_note(bits: int, files: int) -> None:
+    volume = ForgedFat(bits, clusters={12: 4000, 16: 5000, 32: 70000}[bits], root_entries=4096)
+    names = b""
+    for i in range(files):
+        at = 300 + 12 * i
+        volume.file(content(2 * volume.cluster), at, at + 1)
+        volume.file(content(3 * volume.cluster), at + 2, at + 4, at + 6)
+        volume.file(content(3 * volume.cluster), at + 7, at + 8, at + 9)
+        volume.chain(at + 10)
+        names += entry(b"F%07d   " % i, at, volume.cluster + 1) + entry(b"L%07d   " % i, at + 2, volume.cluster + 1)
+        names += entry(b"M%07d   " % i, at + 7, volume.cluster) + entry(b"E%07d   " % i, at + 10, 0)
+    if bits == 32:
+        pieces = [names[i : i + 512] for i in range(0, len(names), 512)]
+        volume.data.update({2 if i == 0 else 10 + i: piece for i, piece in enumerate(pieces)})
+        volume.chain(2, *range(11, 10 + len(pieces)))
+    else:
+        volume.root = names
+    filesystem = volume.open()
+    found = filesystem.children(ids(0)).file
+    fits, longer, middle, empty = (found[i::4] for i in range(4))
+    assert not filesystem.runs(fits).errors
+    assert list(filesystem.findings) == []
+    assert not filesystem.runs(found).errors
+    told = {f.file for f in filesystem.findings if f.file is not None}
+    assert told <= {*longer.tolist(), *middle.tolist(), *empty.tolist()}
+    assert len(told) == min(3 * files, 100)
+    assert {(f.severity, f.structure) for f in filesystem.findings} == {(Severity.NOTE, "FAT")}
+    more = [f.message for f in filesystem.findings if f.file is None]
+    assert more == ([f"its chain of clusters goes on past its size ({3 * files - 100} more)"] if files > 100 else [])
+
+
+@pytest.mark.parametrize("files", [1, 200])
+def test_broken_chains_are_no_longer_ones(files: int) -> None:
+    volume = ForgedFat(16, clusters=5000, root_entries=4096)
+    volume.root = entry(b"A       BIN", volume.file(b"x" * 600, 5, 6), 1200)
+    volume.root += entry(b"B       BIN", 1, 10) + entry(b"C       BIN", 7, 0) + entry(b"\xe5       BIN", 8, 0)
+    volume.entries.update({7: BAD[16], 8: 9, 20: 21, 21: 20})
+    volume.root += b"".join(entry(b"D%07d   " % i, 20, 3 * volume.cluster) for i in range(files))
+    filesystem = volume.open()
+    deleted = filesystem.runs(ids(volume.root_start + 96))
+    assert deleted.errors.keys() == {0}
+    errors = filesystem.runs(filesystem.children(ids(0)).file).errors
+    assert errors.keys() == {0, 1, *range(3, 3 + files)}
+    assert [f.file for f in filesystem.findings] == [find(filesystem, "C.BIN")]
+
+
+def test_a_label_far_down_in_the_root() -> None:
+    volume = ForgedFat(16, clusters=5000, root_entries=1024)
+    volume.root = entry(b"F          ") * 900 + entry(b"DEEP DOWN  ", attributes=0x08)
+    assert volume.open().label == "DEEP DOWN"
+    volume.root = entry(b"F          ") * 1024
+    assert volume.open().label == ""
+    volume.root = entry(b"F          ") * 300 + bytes(32) + entry(b"AFTER END  ", attributes=0x08)
+    assert volume.open().label == ""
+
+
+@pytest.mark.parametrize("codepage", ["cp932", "cp936", "cp949", "cp950", "gb18030"])
+def test_double_byte_names_of_a_whole_directory(codepage: str) -> None:
+    # Each name decoded by Python alone, against all of them together; a name with a line feed among them or not.
+    rng = np.random.default_rng(5)
+    volume = forged(16)
+    raws = [
+        bytes(
+            a | 0x80 if double else 0x41 + a % 26 for a, double in zip(rng.bytes(11), rng.random(11) < 0.6, strict=True)
+        )
+        for _ in range(200)
+    ]
+    raws = [raw for raw in raws if raw[0] not in (0xE5, 0x05)]
+    for extra in ([], [b"A\nB     T\nT"]):
+        every = raws + extra
+        volume.root = b"".join(entry(raw) for raw in every)
+        wanted = []
+        for raw in every:
+            base, extension = (part.rstrip(b" ").decode(codepage, "surrogateescape") for part in (raw[:8], raw[8:]))
+            wanted.append(f"{base}.{extension}" if extension else base)
+        assert names_of(volume.open({"codepage": codepage})) == wanted
