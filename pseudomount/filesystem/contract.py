@@ -64,6 +64,8 @@ class FileSystem(ABC):
         findings: what was wrong so far; parsers add to it.
         name_encoding: how its names become Python strings.
         case_sensitive: whether `lookup` tells upper from lower case.
+        literal_names: whether `lookup` finds a name by its own bytes only, in every directory: no case that does not
+            matter, no aliases, no folding.
         details: what else an expert wants to see, by the format's own terms; plain values.
     """
 
@@ -75,6 +77,7 @@ class FileSystem(ABC):
     findings: FindingLog
     name_encoding: NameEncoding = NameEncoding.BYTES
     case_sensitive: bool = True
+    literal_names: bool = False
     details: Mapping[str, object] = MappingProxyType({})
 
     @abstractmethod

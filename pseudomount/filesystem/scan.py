@@ -121,38 +121,64 @@ def scan_by_walk(fs: FileSystem, *, streams: bool = True) -> Iterator[ScanBatch]
     """
     root = np.array([fs.root], np.uint64)
     rows = fs.rows(root)
-    yield ScanBatch(rows, ScanLinks.none(), np.zeros(1, np.bool_), ScanStreams.none())
-    seen = root
+    none = ScanStreams.none()
+    yield ScanBatch(rows, ScanLinks.none(), np.zeros(1, np.bool_), _streams(fs, rows) if streams else none)
+    seen = _Seen()
+    seen.fresh(root)
     level = root
-    for _ in range(_MAX_DEPTH):
-        if not len(level):
-            return
+    entered, known = 0, 1
+    done = 0.0
+    for _ in range(_MAX_DEPTH + 1):
         below: list[UInt64s] = []
         for first in range(0, len(level), _BATCH):
             directories = level[first : first + _BATCH]
             found = fs.children(directories)
-            files = np.unique(found.file)
-            fresh = files[~np.isin(files, seen, assume_unique=True)]
-            seen = np.union1d(seen, fresh)
+            fresh = seen.fresh(found.file)
             rows = fs.rows(fresh)
+            # What cannot be read is entered, as a walk does, where an entry says that it is a directory.
+            said = np.isin(fresh, found.file[found.type == FileType.DIRECTORY])
+            below.append(fresh[(rows.type == FileType.DIRECTORY) | ((rows.type == FileType.UNKNOWN) & said)])
+            entered, known = entered + len(directories), known + len(below[-1])
+            done = max(done, entered / known)
             yield ScanBatch(
                 rows,
                 ScanLinks(found.parent, found.file, found.name, found.type, np.zeros(len(found), np.bool_)),
                 np.zeros(len(fresh), np.bool_),
-                _streams(fs, fresh[rows.type == FileType.FILE]) if streams else ScanStreams.none(),
+                _streams(fs, rows) if streams else none,
                 {int(directories[i]): error for i, error in found.errors.items()},
+                done,
             )
-            below.append(fresh[rows.type == FileType.DIRECTORY])
         level = np.concatenate(below)
-    error = CorruptionError("directories nest too deep", structure="directory")
-    for file in level[:1].tolist():
-        fs.findings.add_error(error, file=file)
+        if not len(level):
+            return
+    fs.findings.add_error(CorruptionError("directories nest too deep", structure="directory"), file=int(level[0]))
 
 
-def _streams(fs: FileSystem, files: UInt64s) -> ScanStreams:
+class _Seen:
+    """The ids that came by; in sorted arrays, each half as long as the one before, so that small steps are cheap."""
+
+    def __init__(self) -> None:
+        self._parts: list[UInt64s] = []
+
+    def fresh(self, ids: UInt64s) -> UInt64s:
+        """Those that come by for the first time, in the order in which they do; from now on they are seen."""
+        unique, first = np.unique(ids, return_index=True)
+        new = np.ones(len(unique), np.bool_)
+        for part in self._parts:
+            at = np.minimum(np.searchsorted(part, unique), len(part) - 1)
+            new &= part[at] != unique
+        if new.any():
+            self._parts.append(unique[new])
+        while len(self._parts) > 1 and len(self._parts[-2]) < 2 * len(self._parts[-1]):
+            last = self._parts.pop()
+            self._parts[-1] = np.union1d(self._parts[-1], last)
+        return ids[np.sort(first[new])]
+
+
+def _streams(fs: FileSystem, rows: FileRows) -> ScanStreams:
     """The named streams of some files, one file at a time: the contract has no batch for what few files have."""
     owners, names, sizes, allocated = [], [], [], []
-    for file in files.tolist():
+    for file in rows.file[rows.type != FileType.UNKNOWN].tolist():
         try:
             streams = fs.streams(file)
         except PseudomountError as error:

@@ -29,7 +29,8 @@ class BackupStat:
         type: kind of file.
         subvolume, generation: with `st_ino`, what identifies the file across backups; generation -1 is unknown.
         flags: attribute bits as the file system defines them.
-        extra: everything else that it keeps, by its own terms.
+        extra: everything else that it keeps, by its own terms; times are nanoseconds since 1970, None where there is
+            none.
     """
 
     st_mode: int

@@ -22,7 +22,7 @@ from pseudomount.errors import (
     UnsupportedError,
     UsageError,
 )
-from pseudomount.filesystem.contract import FileRows, FileSystem, FileType, LinkRows
+from pseudomount.filesystem.contract import FileRows, FileSystem, FileType, LinkRows, Looked, Targets
 from pseudomount.filesystem.names import escape
 from pseudomount.filesystem.stat import BackupStat
 
@@ -134,6 +134,14 @@ class Source(Protocol):
         """As `FileSystem.rows`."""
         ...
 
+    def lookup(self, directories: NDArray[np.uint64], names: Sequence[bytes]) -> Looked:
+        """As `FileSystem.lookup`."""
+        ...
+
+    def readlink(self, files: NDArray[np.uint64]) -> Targets:
+        """As `FileSystem.readlink`."""
+        ...
+
 
 class Tree:
     """Looks paths up in a file system. Thread-safe.
@@ -141,7 +149,7 @@ class Tree:
     Attributes:
         fs: where.
         volume: its name.
-        source: who is asked for listings and for what is known of files.
+        source: who is asked for listings, names and links, and for what is known of files.
     """
 
     def __init__(self, fs: FileSystem, volume: str = "") -> None:
@@ -235,7 +243,7 @@ class Tree:
             if node is not None:
                 self._known.move_to_end(key)
                 return node
-        looked = self.fs.lookup(np.array([directory.file], np.uint64), [name])
+        looked = self.source.lookup(np.array([directory.file], np.uint64), [name])
         if 0 in looked.errors:
             self.note(looked.errors[0], directory.file, path)
             raise looked.errors[0]
@@ -266,7 +274,7 @@ class Tree:
             NotASymlinkError: the file is none.
             PseudomountError: it could not be read.
         """
-        targets = self.fs.readlink(np.array([file], np.uint64))
+        targets = self.source.readlink(np.array([file], np.uint64))
         if 0 in targets.errors:
             raise targets.errors[0]
         return targets.target[0]

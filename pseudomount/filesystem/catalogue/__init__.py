@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pseudomount.errors import BatchTooLargeError, PathNotFoundError, PseudomountError
+from pseudomount.errors import BatchTooLargeError, PathNotFoundError, PseudomountError, UsageError
 from pseudomount.filesystem.catalogue._build import Built, OddTimes, build
-from pseudomount.filesystem.catalogue._directories import Directories
+from pseudomount.filesystem.catalogue._directories import MOST_BYTES, Directories
 from pseudomount.filesystem.catalogue._files import read_parquet, write_parquet
 from pseudomount.filesystem.catalogue._find import Conditions, select
 from pseudomount.filesystem.catalogue._source import CatalogueSource
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Catalogue", "CatalogueSource", "scan_catalogue"]
 
-Rows = slice | NDArray[np.integer] | NDArray[np.bool_]
+#: What no name in escaped form has.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
-#: Bytes of paths that are handed out at once: a forged tree can make paths many times as long as the names in it.
-_MOST_PATHS = 8 << 30
+Rows = slice | NDArray[np.integer] | NDArray[np.bool_]
 
 
 class Catalogue:
@@ -57,10 +57,11 @@ class Catalogue:
 
     Attributes:
         arrow: the columns, pyarrow.Table; DuckDB, polars and pandas read it as it is.
-        streams: named streams, pyarrow.Table (`file`, `name`, `size`, `allocated`).
+        streams: named streams, pyarrow.Table (`file`, `name`, `name_raw`, `size`, `allocated`).
         directories: the tree that the rows lie in; it is the whole volume's also where the rows are a selection.
         odd: column of time → row → (seconds since 1970, nanoseconds), of the times that int64 nanoseconds cannot hold.
-        errors: file → why nothing is known of it. folder_errors: directory → what was wrong with its entries.
+        errors: file → why nothing is known of it (its `inode` is null), of the first 100,000.
+        folder_errors: directory → what was wrong with its entries. A catalogue that comes from a file has neither.
         encoding: how the file system's names become Python strings.
         case_sensitive: whether the file system tells upper from lower case.
         filesystem, volume: "ext4" …, "disk0p2" …
@@ -106,15 +107,18 @@ class Catalogue:
         return self._with(_numbers(rows, len(self)))
 
     def _with(self, rows: NDArray[np.integer]) -> Catalogue:
+        arrow = self.arrow.take(pa.array(rows))
         odd: OddTimes = {}
         for name, known in self.odd.items():
             hits = np.flatnonzero(np.isin(rows, np.fromiter(known, np.int64, len(known))))
             odd[name] = {row: known[int(rows[row])] for row in hits.tolist()}
-        arrow = self.arrow.take(pa.array(rows))
+        streams = self.streams
+        if len(streams):
+            streams = streams.filter(pc.is_in(streams["file"], arrow["file"].combine_chunks()))
         return Catalogue(
             arrow,
             self.directories,
-            streams=self.streams.filter(pc.is_in(self.streams["file"], arrow["file"].combine_chunks())),
+            streams=streams,
             encoding=self.encoding,
             case_sensitive=self.case_sensitive,
             filesystem=self.filesystem,
@@ -148,7 +152,7 @@ class Catalogue:
             min_size, max_size: bytes, both included.
             newer, older: at or after, and before; datetime (naive: UTC) or nanoseconds since 1970.
             time: the column that these are about.
-            under: path of a directory, or its id: what lies below it, itself left out.
+            under: path of a directory in escaped form, or its id: what lies below it, itself left out.
             ignore_case: whether `name` fits whatever the case; by default as the file system compares names.
             deleted: whether to have deleted rows only, or only the others.
 
@@ -164,33 +168,43 @@ class Catalogue:
         return self._with(select(self, conditions, inside))
 
     def children(self, directory: int | str) -> Catalogue:
-        """The rows that are entries of a directory, by id or path, those of deleted names included."""
-        file = int(self.directories.ids[self._directory(directory)])
+        """The rows that are entries of a directory, by id or by path in escaped form; deleted names included."""
+        file = pa.scalar(int(self.directories.ids[self._directory(directory)]), pa.uint64())
         return self._with(np.flatnonzero(pc.fill_null(pc.equal(self.arrow["parent"], file), False).to_numpy()))
 
     def sort(self, by: str | Sequence[str] = "path", *, descending: bool = False) -> Catalogue:
-        """The rows in the order of one or more columns, "path" among them; nulls last."""
+        """The rows in the order of one or more columns, "path" among them; nulls last, equal ones as they were.
+
+        Raises:
+            UsageError: there is no such column.
+        """
         keys = [by] if isinstance(by, str) else list(by)
+        for key in keys:
+            if key != "path" and key not in self.arrow.column_names:
+                raise UsageError(f"there is no column {key!r}; there are path, {', '.join(self.arrow.column_names)}")
         order = "descending" if descending else "ascending"
         table = pa.table({key: self.paths() if key == "path" else _sortable(self.arrow[key]) for key in keys})
         return self._with(pc.sort_indices(table, sort_keys=[(key, order) for key in keys]).to_numpy())
 
     def _directory(self, place: str | int) -> int:
-        """Position in `directories` of a directory by its id or path."""
+        """Position in `directories` of a directory by its id, or by its path in escaped form."""
+        tree = self.directories
         if not isinstance(place, str):
-            at = int(self.directories.find(np.array([place], np.uint64))[0])
-            if at < 0:
+            found = tree.find(np.array([place], np.uint64)) if 0 <= place < 1 << 64 else [-1]
+            if found[0] < 0:
                 raise PathNotFoundError(f"no directory has the id {place}")
-            return at
-        at = int(self.directories.levels[0][0])
-        names = self.directories.name
+            return int(found[0])
+        at = int(tree.levels[0][0])
         for part in [part for part in place.split("/") if part]:
-            below = np.flatnonzero((self.directories.parent == at) & (self.directories.depth > 0))
-            known = names.take(pa.array(below)).to_pylist()
-            wanted = {part, *((part.lower(),) if not self.case_sensitive else ())}
-            hits = [i for i, text in enumerate(known) if text == part]
-            hits = hits or [i for i, text in enumerate(known) if not self.case_sensitive and text.lower() in wanted]
-            if not hits:
+            below = np.flatnonzero((tree.parent == at) & (tree.depth > 0))
+            names = tree.name.take(pa.array(below))
+            hits = np.empty(0, np.int64)
+            if not _SURROGATE.search(part):
+                hits = np.flatnonzero(pc.equal(names, part).to_numpy(zero_copy_only=False))
+                if not len(hits) and not self.case_sensitive:
+                    folded = pc.equal(pc.utf8_lower(names), pc.utf8_lower(pa.scalar(part)))
+                    hits = np.flatnonzero(folded.to_numpy(zero_copy_only=False))
+            if not len(hits):
                 raise PathNotFoundError(f"{place}: no such directory", path=place)
             at = int(below[hits[0]])
         return at
@@ -210,12 +224,13 @@ class Catalogue:
         above[top] = -1
         names = self.arrow["name"]
         known = np.flatnonzero(above >= 0)
-        lengths = tree.lengths(pc.binary_length(tree.name).to_numpy().astype(np.int64))
-        total = int(lengths[above[known]].sum()) + names.nbytes
-        if total > _MOST_PATHS:
+        total = int(tree.lengths()[above[known]].sum()) + names.nbytes
+        if total > MOST_BYTES:
             raise BatchTooLargeError(f"the paths of {len(self)} rows are {total} bytes long; ask for those of fewer")
-        used, which = np.unique(above[known], return_inverse=True)
-        prefixes = tree.prefixes(used).take(pa.array(which))
+        used = np.zeros(len(tree.ids), np.bool_)
+        used[above[known]] = True
+        number = np.cumsum(used) - 1
+        prefixes = tree.prefixes(np.flatnonzero(used)).take(pa.array(number[above[known]]))
         tails = pc.cast(names.take(pa.array(known)), pa.large_string())
         found = pc.binary_join_element_wise(prefixes, tails.combine_chunks(), pa.scalar("/", pa.large_string()))
         if len(known) == len(self):
@@ -267,11 +282,9 @@ class Catalogue:
         """The Arrow PyCapsule interface: `pa.table(catalogue)`, `polars.DataFrame(catalogue)`; without paths."""
         return self.arrow.__arrow_c_stream__(requested_schema)
 
-    @property
-    def __arrow_c_schema__(self) -> Callable[[], object]:
+    def __arrow_c_schema__(self) -> object:
         """The schema for the same interface."""
-        schema: Callable[[], object] = self.arrow.schema.__arrow_c_schema__
-        return schema
+        return self.arrow.schema.__arrow_c_schema__()
 
     def to_parquet(self, where: str | Path | IO[bytes], *, paths: bool = True) -> None:
         """Writes the columns, with `path` unless told otherwise, and what `read_parquet` needs to make it anew."""
@@ -328,7 +341,11 @@ def _numbers(rows: Rows, n: int) -> NDArray[np.integer]:
     if isinstance(rows, slice):
         return np.arange(n)[rows]
     given = np.asarray(rows)
-    return np.flatnonzero(given) if given.dtype == np.bool_ else given.astype(np.int64)
+    if given.dtype == np.bool_:
+        if given.shape != (n,):
+            raise IndexError(f"a mask of {given.shape} for {n} rows")
+        return np.flatnonzero(given)
+    return np.arange(n)[given.astype(np.int64)]
 
 
 def _sortable(column: pa.ChunkedArray) -> Any:

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pseudomount.errors import BatchTooLargeError
+
 __all__ = ["Directories"]
 
 Bools = NDArray[np.bool_]
@@ -18,6 +20,8 @@ UInt64s = NDArray[np.uint64]
 
 #: Levels below which nobody goes, as in a walk: a path that any of our file systems allows has fewer.
 MAX_DEPTH = 4096
+#: Bytes of paths that are handed out at once: a forged tree can make paths many times as long as the names in it.
+MOST_BYTES = 8 << 30
 _SLASH = pa.scalar("/", pa.large_string())
 
 
@@ -29,7 +33,7 @@ class Directories:
         ids: uint64 (D,), ascending.
         parent: int64 (D,), position of the one above; the root's own is its own, -1: no path leads there.
         depth: int64 (D,), 0 for the root; -1: no path leads there.
-        row: int64 (D,), the row of the catalogue by which a path leads there, -1 for none.
+        row: int64 (D,), the row of the whole catalogue, as it was scanned, by which a path leads there, -1 for none.
         name: their names, Arrow strings (D,), "" for the root.
         levels: positions of the directories of each depth, ascending.
         too_deep: whether directories were left out because they nest too deep.
@@ -49,8 +53,8 @@ class Directories:
     ) -> Directories:
         """From the rows of a catalogue that are directories.
 
-        A directory is entered once, by the name nearest to the root, however many claim it; by a deleted name only
-        where no other leads there. The root is never below anything.
+        A directory is entered once, by the name nearest to the root, of several the one that a walk comes by first,
+        however many claim it; by a deleted name only where no other leads there. The root is never below anything.
 
         Args:
             root: its id.
@@ -78,22 +82,25 @@ class Directories:
                 first, last = np.searchsorted(sources, front), np.searchsorted(sources, front, side="right")
                 out = edges[_ranges(first, last - first)]
                 out = out[depth[place[out]] < 0]
-                front, where = np.unique(place[out], return_index=True)
-                chosen = out[where]
-                deep = depth[above[chosen]] + 1 > MAX_DEPTH
-                if deep.any():
-                    too_deep = True
-                    front, chosen = front[~deep], chosen[~deep]
+                deep = depth[above[out]] >= MAX_DEPTH
+                too_deep |= bool(deep.any())
+                out = out[~deep]
+                chosen = out[np.sort(np.unique(place[out], return_index=True)[1])]
+                front = place[chosen]
                 depth[front], parent[front], claim[front] = depth[above[chosen]] + 1, above[chosen], chosen
         reached = np.flatnonzero(claim >= 0)
         row = np.full(len(known), -1, np.int64)
         row[reached] = rows[claim[reached]]
         text = pc.fill_null(names.take(pa.array(np.where(row >= 0, row, 0), mask=row < 0)), "") if len(names) else None
         name = pa.array([""] * len(known), pa.string()) if text is None else _one(text)
+        return cls(known, parent, depth, row, name, cls.by_depth(depth), too_deep)
+
+    @staticmethod
+    def by_depth(depth: Int64s) -> tuple[Int64s, ...]:
+        """The positions of the directories of each depth, ascending."""
         order = np.argsort(depth, kind="stable")
         ends = np.searchsorted(depth[order], np.arange(int(depth.max()) + 2))
-        levels = tuple(order[a:b] for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
-        return cls(known, parent, depth, row, name, levels, too_deep)
+        return tuple(order[a:b] for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
 
     def find(self, ids: UInt64s) -> Int64s:
         """Positions of directories by id; -1 for what is none, or what no path leads to."""
@@ -103,19 +110,32 @@ class Directories:
         found: Int64s = np.where((self.ids[at] == ids) & (self.depth[at] >= 0), at, -1)
         return found
 
-    def lengths(self, names: Int64s) -> Int64s:
-        """Bytes (D,) of each directory's path without the last "/", given those (D,) of the names."""
+    def lengths(self) -> Int64s:
+        """Bytes (D,) of each directory's path without the last "/"."""
+        names = pc.binary_length(self.name).to_numpy(zero_copy_only=False).astype(np.int64)
         total = np.zeros(len(self.ids), np.int64)
         for level in self.levels[1:]:
             total[level] = total[self.parent[level]] + 1 + names[level]
         return total
 
     def prefixes(self, wanted: Int64s) -> pa.Array:
-        """The paths, without the last "/", of some directories (positions, no -1) as large strings: "", "/a/b"."""
-        needed = np.zeros(len(self.ids), np.bool_)
-        needed[wanted] = True
+        """The paths, without the last "/", of some directories (positions, no -1) as large strings: "", "/a/b".
+
+        Raises:
+            BatchTooLargeError: they are more than 8 GiB long; ask for fewer.
+        """
+        if not len(wanted):
+            return pa.array([], pa.large_string())
+        total = int(self.lengths()[wanted].sum())
+        if total > MOST_BYTES:
+            raise BatchTooLargeError(f"the paths of {len(wanted)} directories are {total} bytes long; ask for fewer")
+        asked = np.zeros(len(self.ids), np.bool_)
+        asked[wanted] = True
+        needed = asked.copy()
         for level in reversed(self.levels[1:]):
             needed[self.parent[level[needed[level]]]] = True
+        # Only the paths that are asked for are kept, and of the others those of one level at a time.
+        inner = np.zeros(len(self.ids), np.int64)
         place = np.zeros(len(self.ids), np.int64)
         parts: list[pa.Array] = []
         above = pa.array([""], pa.large_string())
@@ -126,12 +146,13 @@ class Directories:
                 break
             if depth:
                 names = pc.cast(self.name.take(pa.array(mine)), pa.large_string())
-                inner = pa.array(place[self.parent[mine]] - (count - len(above)))
-                above = pc.binary_join_element_wise(above.take(inner), names, _SLASH)
-            place[mine] = count + np.arange(len(mine))
-            count += len(mine)
-            parts.append(above)
-        return pa.concat_arrays(parts).take(pa.array(place[wanted])) if parts else pa.array([], pa.large_string())
+                above = pc.binary_join_element_wise(above.take(pa.array(inner[self.parent[mine]])), names, _SLASH)
+            inner[mine] = np.arange(len(mine))
+            kept = asked[mine]
+            place[mine[kept]] = count + np.arange(int(kept.sum()))
+            count += int(kept.sum())
+            parts.append(above if kept.all() else above.filter(pa.array(kept)))
+        return pa.concat_arrays(parts).take(pa.array(place[wanted]))
 
     def below(self, position: int) -> Bools:
         """Which directories (D,) are this one or lie below it."""

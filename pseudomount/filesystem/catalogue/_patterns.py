@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
+from fnmatch import translate
 
 __all__ = ["glob_to_re2"]
 
+#: Matches no character.
+_NEVER = r"[^\x{0}-\x{10FFFF}]"
+_LETTER = re.compile(r"\\?.", re.DOTALL)
+
 
 def glob_to_re2(pattern: str) -> str:
-    """An expression that matches the whole names that `fnmatch.fnmatchcase` matches with this pattern."""
+    """An expression that matches the whole names that `fnmatch.fnmatchcase` matches with this pattern.
+
+    Names are valid text: what asks for a surrogate matches none.
+    """
     out = ["(?s)^"]
     at = 0
     while at < len(pattern):
@@ -33,22 +41,25 @@ def glob_to_re2(pattern: str) -> str:
 
 
 def _class(text: str) -> str:
-    negated = text.startswith("!")
-    body = text[1:] if negated else text
+    """What is between the brackets, as Python reads it: its own translation is read here, in all its oddities."""
+    shown = translate(f"[{text}]").removeprefix("(?s:")
+    body = shown[: shown.rindex(")")]
+    if body == "(?!)":
+        return _NEVER
+    if body == ".":
+        return "."
+    body = body[1:-1]
+    negated = body.startswith("^")
+    letters = [(m[0][-1], len(m[0]) > 1) for m in _LETTER.finditer(body, negated)]
     parts = []
     at = 0
-    while at < len(body):
-        first = body[at]
-        if body[at + 1 : at + 2] == "-" and at + 2 < len(body):
-            last = body[at + 2]
-            if first <= last:  # a range that runs backwards holds nothing
-                parts.append(f"{_code(first)}-{_code(last)}")
-            at += 3
-        else:
-            parts.append(_code(first))
-            at += 1
-    if not parts:
-        return "." if negated else r"[^\x{0}-\x{10FFFF}]"
+    while at < len(letters):
+        first = last = letters[at][0]
+        if letters[at + 1 : at + 2] == [("-", False)] and at + 2 < len(letters):
+            last = letters[at + 2][0]
+            at += 2
+        at += 1
+        parts.append(f"{_code(first)}-{_code(last)}")
     return f"[{'^' if negated else ''}{''.join(parts)}]"
 
 
@@ -57,4 +68,6 @@ def _code(letter: str) -> str:
 
 
 def _literal(letter: str) -> str:
-    return _code(letter) if ord(letter) < 32 else re.escape(letter) if letter.isascii() else letter
+    if "\ud800" <= letter <= "\udfff":
+        return _NEVER
+    return _code(letter) if not letter.isalnum() else letter

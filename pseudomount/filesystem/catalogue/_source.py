@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pseudomount.errors import PathNotDirectoryError, PseudomountError
+from pseudomount.errors import CorruptionError, PseudomountError
+from pseudomount.filesystem.catalogue._build import OWN, STANDARD
 from pseudomount.filesystem.catalogue._strings import names_of
-from pseudomount.filesystem.columns import NAT, TimeColumn
-from pseudomount.filesystem.rows import FileRows, FileType, LinkRows
+from pseudomount.filesystem.columns import NAT, Names, TimeColumn
+from pseudomount.filesystem.names import unescape
+from pseudomount.filesystem.rows import FileRows, FileType, LinkRows, Looked, Targets
 
 if TYPE_CHECKING:
     from pseudomount.filesystem.catalogue import Catalogue
@@ -24,19 +27,17 @@ __all__ = ["CatalogueSource"]
 Int64s = NDArray[np.int64]
 UInt64s = NDArray[np.uint64]
 
-_STANDARD = frozenset(
-    (
-        *("file", "inode", "subvolume", "generation", "parent", "name", "name_raw", "type", "size", "allocated"),
-        *("mode", "uid", "gid", "links", "created", "modified", "changed", "accessed", "flags", "target", "deleted"),
-        "path",
-    )
+#: Columns that `rows` answers from.
+_ROWS = (
+    *("inode", "subvolume", "generation", "type", "size", "allocated", "mode", "uid", "gid", "links"),
+    *("created", "modified", "changed", "accessed", "flags"),
 )
 
 
 class CatalogueSource:
-    """`children` and `rows` of a file system, answered from its catalogue.
+    """`children`, `lookup`, `rows` and `readlink` of a file system, answered from its catalogue.
 
-    Ids that the catalogue does not have are asked of the file system itself. Thread-safe.
+    What the catalogue does not have is asked of the file system itself. Thread-safe.
     """
 
     def __init__(self, catalogue: Catalogue, fs: FileSystem) -> None:
@@ -74,42 +75,94 @@ class CatalogueSource:
         order = np.argsort(self._file, kind="stable")
         return self._file[order], order
 
-    def children(self, directories: UInt64s) -> LinkRows:
-        """As `FileSystem.children`."""
-        catalogue = self._catalogue
+    @cached_property
+    def _names(self) -> Names:
+        return names_of(self._catalogue.arrow["name"], self._catalogue.arrow["name_raw"])
+
+    @cached_property
+    def _own(self) -> tuple[str, ...]:
+        """The parser's own columns."""
+        return tuple(name for name in self._catalogue.arrow.column_names if name not in STANDARD)
+
+    def _entries(self, directories: UInt64s) -> tuple[Int64s, Int64s]:
+        """The rows that are entries of directories, and the position in the question of each."""
         parents, rows = self._by_parent
         first, last = np.searchsorted(parents, directories), np.searchsorted(parents, directories, side="right")
         counts = last - first
         ends = np.cumsum(counts)
         query = np.repeat(np.arange(len(directories)), counts)
-        at = rows[np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(first - (ends - counts), counts)]
-        errors: dict[int, PseudomountError] = {}
-        known = catalogue.directories.find(directories) >= 0
-        if not known.all() or catalogue.folder_errors:
-            for i, file in enumerate(directories.tolist()):
-                if file in catalogue.folder_errors:
-                    errors[i] = catalogue.folder_errors[file]
-                elif not known[i]:
-                    errors[i] = catalogue.errors.get(file) or PathNotDirectoryError(f"file {file} is no directory")
-        table = catalogue.arrow
-        picked = pa.array(at)
-        names = names_of(table["name"].take(picked), table["name_raw"].take(picked))
-        kinds = _numpy(_codes(table["type"]), 0).astype(np.uint8)[at]
-        return LinkRows(query, directories[query], self._file[at], names, kinds, errors)
+        return rows[np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(first - (ends - counts), counts)], query
 
-    def rows(self, files: UInt64s) -> FileRows:
-        """As `FileSystem.rows`."""
+    def children(self, directories: UInt64s) -> LinkRows:
+        """As `FileSystem.children`."""
+        catalogue = self._catalogue
+        if not bool((catalogue.directories.find(directories) >= 0).all()):
+            return self._fs.children(directories)
+        at, query = self._entries(directories)
+        errors = {}
+        if catalogue.folder_errors:
+            told = catalogue.folder_errors
+            errors = {i: told[file] for i, file in enumerate(directories.tolist()) if file in told}
+        kinds = catalogue._codes[at].astype(np.uint8)
+        return LinkRows(query, directories[query], self._file[at], self._names.take(at), kinds, errors)
+
+    def lookup(self, directories: UInt64s, names: Sequence[bytes]) -> Looked:
+        """As `FileSystem.lookup`: a name that is there letter by letter is told from here, all others by the disk.
+
+        What a name that is not there stands for (in other case, an alias, the folded form of another one) is the file
+        system's own affair; where names stand for nothing but themselves, it is not asked either.
+        """
+        catalogue = self._catalogue
+        n = len(names)
+        found, file = np.zeros(n, np.bool_), np.zeros(n, np.uint64)
+        at, query = self._entries(directories)
+        known = self._names
+        size = known.offsets[at + 1] - known.offsets[at]
+        wanted = np.fromiter(map(len, names), np.int64, n)
+        for i in np.flatnonzero(size == wanted[query]).tolist():
+            if not found[query[i]] and known[int(at[i])] == names[int(query[i])]:
+                found[query[i]], file[query[i]] = True, self._file[at[i]]
+        rest = np.flatnonzero(~found)
+        if self._fs.literal_names and not catalogue.folder_errors:
+            rest = rest[catalogue.directories.find(directories[rest]) < 0]
+        errors: dict[int, PseudomountError] = {}
+        if len(rest):
+            asked = self._fs.lookup(directories[rest], [names[i] for i in rest.tolist()])
+            found[rest], file[rest] = asked.found, asked.file
+            errors = {int(rest[i]): error for i, error in asked.errors.items()}
+        return Looked(file, found, errors)
+
+    def readlink(self, files: UInt64s) -> Targets:
+        """As `FileSystem.readlink`."""
+        rows = self._rows_of(files)
+        if rows is not None:
+            column = self._catalogue.arrow["target"].take(pa.array(rows))
+            if not column.null_count:
+                encoding = self._fs.name_encoding
+                return Targets(Names.of(encoding.encode(unescape(text, encoding)) for text in column.to_pylist()))
+        return self._fs.readlink(files)
+
+    def _rows_of(self, files: UInt64s) -> Int64s | None:
+        """A row of each file; None if one of them has none."""
         ids, order = self._by_file
         at = np.minimum(np.searchsorted(ids, files), max(len(ids) - 1, 0))
         if not len(ids) or not (ids[at] == files).all():
+            return None
+        return order[at]
+
+    def rows(self, files: UInt64s) -> FileRows:
+        """As `FileSystem.rows`."""
+        rows = self._rows_of(files)
+        if rows is None:
             return self._fs.rows(files)
-        rows = order[at]
-        table = self._catalogue.arrow.take(pa.array(rows))
-        errors = self._catalogue.errors
-        failed = {i: errors[file] for i, file in enumerate(files.tolist()) if file in errors} if errors else {}
-        kinds = _numpy(_codes(table["type"]), 0).astype(np.uint8)
-        if failed:
-            kinds[list(failed)] = FileType.UNKNOWN
+        wanted = [name for name in (*_ROWS, *self._own) if name in self._catalogue.arrow.column_names]
+        table = self._catalogue.arrow.select(wanted).take(pa.array(rows))
+        kinds = self._catalogue._codes[rows].astype(np.uint8)
+        failed: dict[int, PseudomountError] = {}
+        if table["inode"].null_count:
+            broken = np.flatnonzero(table["inode"].is_null().to_numpy()).tolist()
+            kinds[broken] = FileType.UNKNOWN
+            failed = {i: self._error(int(files[i])) for i in broken}
 
         def number(name: str) -> Int64s:
             values = _numpy(pc.cast(table[name], pa.int64()), -1)
@@ -139,13 +192,14 @@ class CatalogueSource:
             changed=times("changed"),
             accessed=times("accessed"),
             flags=_numpy(table["flags"], 0),
-            extra={name: _own(table[name]) for name in table.column_names if name not in _STANDARD},
+            extra={name.removesuffix(OWN): _own(table[name]) for name in self._own},
             errors=failed,
         )
 
-
-def _codes(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks().indices
+    def _error(self, file: int) -> PseudomountError:
+        """Why nothing is known of a file."""
+        known = self._catalogue.errors.get(file)
+        return known or CorruptionError(f"file {file} could not be read when the catalogue was made", structure="file")
 
 
 def _numpy(column: pa.ChunkedArray | pa.Array, null: int) -> NDArray[Any]:

@@ -78,7 +78,7 @@ def _array(kind: pa.DataType, buffer: NDArray[np.uint8], offsets: Int64s, known:
     base = int(offsets[0])
     part = buffer[base : int(offsets[-1])]
     places = np.ascontiguousarray((offsets - base) if base else offsets, dtype=width)
-    mask = None if known is None else pa.py_buffer(np.packbits(known, bitorder="little").tobytes())
+    mask = None if known is None else pa.py_buffer(np.packbits(known, bitorder="little"))
     return pa.Array.from_buffers(kind, len(offsets) - 1, [mask, pa.py_buffer(places), pa.py_buffer(part)])
 
 
@@ -113,8 +113,13 @@ def binary_column(values: Names, rows: Int64s, n: int) -> pa.ChunkedArray:
 
 
 def names_of(column: pa.ChunkedArray, raw: pa.ChunkedArray) -> Names:
-    """The disk's own names of a column of escaped ones, and of the bytes of those that had to be escaped."""
-    whole = column if not raw.null_count < len(raw) else pc.coalesce(raw, pc.cast(column, pa.binary()))
+    """The disk's own names of a column of escaped ones, and of the bytes of those that had to be escaped.
+
+    A null is an empty name.
+    """
+    whole = column if raw.null_count == len(raw) else pc.coalesce(raw, pc.cast(column, pa.binary()))
+    if whole.null_count:
+        whole = pc.fill_null(whole, pa.scalar("", whole.type))
     return Names.concat(_names(chunk) for chunk in whole.chunks)
 
 
@@ -124,6 +129,4 @@ def _names(array: pa.Array) -> Names:
     if data is None or not count:
         return Names(np.empty(0, np.uint8), np.zeros(count + 1, np.int64))
     ends = np.frombuffer(offsets, np.int32)[first : first + count + 1].astype(np.int64)
-    if array.null_count:  # what stands under a null is nothing
-        raise ValueError("a column of names has nulls")
     return Names(np.frombuffer(data, np.uint8), ends)

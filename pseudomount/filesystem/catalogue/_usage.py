@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pseudomount.filesystem.rows import FileType
 
 if TYPE_CHECKING:
     from pseudomount.filesystem.catalogue import Catalogue
+    from pseudomount.filesystem.catalogue._directories import Directories
 
 __all__ = ["usage"]
+
+Int64s = NDArray[np.int64]
 
 
 def usage(catalogue: Catalogue, depth: int | None) -> pa.Table:
@@ -27,22 +31,34 @@ def usage(catalogue: Catalogue, depth: int | None) -> pa.Table:
     rows = rows[np.sort(first)]
     place = above[rows]
     folders = catalogue._codes[rows] == FileType.DIRECTORY
-    sums = {}
-    for name, values in (
-        ("files", (~folders).astype(np.int64)),
-        ("directories", folders.astype(np.int64)),
-        # A directory's own size is its table's; what it holds is asked for here.
-        ("size", np.where(folders, 0, pc.fill_null(table["size"], 0).to_numpy()[rows])),
-        ("allocated", pc.fill_null(table["allocated"], 0).to_numpy()[rows]),
-    ):
-        total = np.zeros(len(tree.ids), np.int64)
-        np.add.at(total, place, np.maximum(values, 0))
-        for level in tree.upward():
-            np.add.at(total, tree.parent[level], total[level])
-        sums[name] = total
+    # A directory's own size is its table's; what it holds is asked for here.
+    columns = {
+        "files": (~folders).astype(np.int64),
+        "directories": folders.astype(np.int64),
+        "size": np.where(folders, 0, pc.fill_null(table["size"], 0).to_numpy()[rows]),
+        "allocated": pc.fill_null(table["allocated"], 0).to_numpy()[rows],
+    }
+    sums = {name: _summed(tree, place, values) for name, values in columns.items()}
     wanted = np.flatnonzero((tree.depth >= 0) & (tree.depth <= (tree.depth.max() if depth is None else depth)))
     paths = pc.replace_with_mask(
         tree.prefixes(wanted), pa.array(tree.depth[wanted] == 0), pa.scalar("/", pa.large_string())
     )
     found = pa.table({"path": paths, **{name: total[wanted] for name, total in sums.items()}})
     return found.sort_by("path")
+
+
+def _summed(tree: Directories, place: Int64s, values: Int64s) -> Int64s:
+    """int64 (D,): the values (n,) that lie in or below each directory; at most what int64 holds, however forged."""
+    if float(values.sum(dtype=np.float64)) < 1 << 62:
+        return _added(tree, place, values)
+    high, low = _added(tree, place, values >> 32), _added(tree, place, values & 0xFFFFFFFF)
+    high += low >> 32
+    return np.where(high < 1 << 31, high << 32 | low & 0xFFFFFFFF, np.iinfo(np.int64).max)
+
+
+def _added(tree: Directories, place: Int64s, values: Int64s) -> Int64s:
+    total = np.zeros(len(tree.ids), np.int64)
+    np.add.at(total, place, values)
+    for level in tree.upward():
+        np.add.at(total, tree.parent[level], total[level])
+    return total

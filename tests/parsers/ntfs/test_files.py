@@ -254,7 +254,7 @@ def test_security_descriptors_are_what_ntfs_3g_gives(ntfs: Ntfs, sample_path: Pa
         truth = {path: get_xattr(top / path, "system.ntfs_acl") for path in ("small", "many", "packed/text")}
     ours = {path: ntfs.xattrs(find(ntfs, path))["system.ntfs_acl"] for path in truth}
     assert ours == truth
-    assert _row(ntfs, "small")["security_id"] == -1  # ntfs-3g gave it a descriptor of its own, ntfsinfo shows no id
+    assert _row(ntfs, "small")["security_id"] == 0  # ntfs-3g gave it a descriptor of its own, ntfsinfo shows no id
 
 
 def test_extended_attributes(ntfs: Ntfs) -> None:
