@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pseudomount.errors import CorruptionError, PseudomountError
-from pseudomount.filesystem.catalogue._columns import Column, arrow, arrow_times, contains, pick, pieces
+from pseudomount.filesystem.catalogue._columns import Column, arrow, arrow_times, contains, pick, positions
 from pseudomount.filesystem.catalogue._directories import Directories
 from pseudomount.filesystem.catalogue._gather import KEPT, NUMBERS, TIMES, Files, Links, OddTimes
 from pseudomount.filesystem.catalogue._strings import binary_column, escaped_names, string_column
@@ -175,20 +175,8 @@ def _match(ids: UInt64s, named: UInt64s) -> tuple[Rows | None, Int64s]:
     """Where in `ids` each id of `named` is, None if they are the same; and which of them are nowhere."""
     if np.array_equal(ids, named):
         return None, np.empty(0, np.int64)
-    narrow = np.dtype(np.int32 if len(ids) + len(named) < 1 << 31 else np.int64)
-    at: Rows = np.zeros(len(named), narrow)
-    if not len(ids):
-        return at, np.arange(len(named))
-    order: Rows | None = None
-    if not bool((ids[1:] > ids[:-1]).all()):
-        order = np.argsort(ids, kind="stable").astype(narrow)
-        ids = pick(ids, order)
-    absent = [np.empty(0, np.int64)]
-    for piece in pieces(len(named)):
-        found = np.minimum(np.searchsorted(ids, named[piece]), len(ids) - 1)
-        absent.append(np.flatnonzero(ids[found] != named[piece]) + piece.start)
-        at[piece] = found if order is None else order[found]
-    return at, np.concatenate(absent)
+    at = positions(ids, named)
+    return at, np.flatnonzero(at < 0)
 
 
 def _directories(fs: FileSystem, entries: _Entries, name: pa.ChunkedArray) -> Directories:
@@ -312,7 +300,7 @@ def _note(
     files = np.fromiter(told, np.uint64, len(told))[:_TOLD]
     if not len(files):
         return
-    hits = np.flatnonzero(contains(np.sort(files), entries.file))
+    hits = np.flatnonzero(contains(files, entries.file))
     above = directories.find(entries.parent[hits])
     hits, above = hits[above >= 0], above[above >= 0]
     few = np.cumsum(directories.lengths()[above] + 256) <= _TOLD_BYTES

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pseudomount.errors import BatchTooLargeError
+from pseudomount.filesystem.catalogue._columns import positions
 
 __all__ = ["Directories"]
 
@@ -104,11 +105,9 @@ class Directories:
 
     def find(self, ids: UInt64s) -> Int64s:
         """Positions of directories by id; -1 for what is none, or what no path leads to."""
-        if not len(self.ids):
-            return np.full(len(ids), -1, np.int64)
-        at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1).astype(np.int64)
-        found: Int64s = np.where((self.ids[at] == ids) & (self.depth[at] >= 0), at, -1)
-        return found
+        at = positions(self.ids, ids).astype(np.int64)
+        at[self.depth[at] < 0] = -1
+        return at
 
     def lengths(self) -> Int64s:
         """Bytes (D,) of each directory's path without the last "/"."""

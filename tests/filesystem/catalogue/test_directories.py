@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pseudomount.errors import BatchTooLargeError
 from pseudomount.filesystem.catalogue import _directories
+from pseudomount.filesystem.catalogue._columns import positions
 from pseudomount.filesystem.catalogue._directories import Directories
 
 Edge = tuple[int, int, bool, str]  # directory, the one it is in, whether the name was deleted, the name
@@ -103,3 +104,13 @@ def test_paths_past_the_bound_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(BatchTooLargeError):
         tree.prefixes(np.array([2, 1]))
     assert tree.prefixes(np.array([2])).to_pylist() == ["/a/b"]
+
+
+@given(
+    st.lists(st.integers(0, (1 << 64) - 1) | st.integers(0, 40) | st.integers(0, 3).map(lambda k: (k << 48) + 7)),
+    st.data(),
+)
+def test_positions_of_ids(ids: list[int], data: st.DataObject) -> None:
+    values = data.draw(st.lists(st.integers(0, (1 << 64) - 1) | st.sampled_from([*ids, 5, 1 << 63])))
+    found = positions(np.array(ids, np.uint64), np.array(values, np.uint64))
+    assert found.tolist() == [ids.index(value) if value in ids else -1 for value in values]

@@ -48,18 +48,18 @@ def test_the_catalogue_is_what_the_kernel_saw(known: tuple[BackupVolume, dict[by
     for path, entry in truth.items():
         row = ours[path]
         told = {
-            "type": row["type"],
-            "size": row["size"],
-            "mode": row["mode"],
-            "uid": row["uid"],
-            "gid": row["gid"],
-            "nlink": row["links"],
-            "ino": row["inode"],
-            "mtime_ns": _ns(row["modified"]),
-            "atime_ns": _ns(row["accessed"]),
-            "ctime_ns": _ns(row["changed"]),
+            "type": row.get("type"),
+            "size": row.get("size"),
+            "mode": row.get("mode"),
+            "uid": row.get("uid"),
+            "gid": row.get("gid"),
+            "nlink": row.get("links"),
+            "ino": row.get("inode"),
+            "mtime_ns": _ns(row.get("modified")),
+            "atime_ns": _ns(row.get("accessed")),
+            "ctime_ns": _ns(row.get("changed")),
             "btime_ns": _ns(row.get("created")),
-            "allocated": row["allocated"],
+            "allocated": row.get("allocated"),
         }
         for key, value in told.items():
             expected = getattr(entry, key)
