@@ -20,20 +20,24 @@ _TIMES = ("created", "modified", "changed", "accessed")
 _NUMBERS = ("generation", "size", "allocated", "mode", "uid", "gid", "links")
 
 
-def assert_equals_walk(volume: BackupVolume | FileSystem, *, damaged: bool = False) -> Catalogue:
+def assert_equals_walk(volume: BackupVolume | FileSystem, *, damaged: bool = False, deleted: bool = False) -> Catalogue:
     """The catalogue of a volume has the rows that a plain walk comes by, every column of them, and no other.
 
     Args:
         volume: where; a catalogue that it has loaded is not used.
         damaged: whether the walk may find errors; the rows that have one are then told by path and id alone.
+        deleted: whether to ask for deleted files, too, which the walk does not find: the others are compared.
 
     Returns:
         the catalogue, for further questions.
     """
     fs = volume if isinstance(volume, FileSystem) else volume.fs
-    catalogue = scan_catalogue(fs, volume="disk0")
-    assert_same_rows(rows_of_catalogue(catalogue), rows_of_walk(fs, damaged=damaged))
-    assert_same_rows(streams_of_catalogue(catalogue), streams_of_walk(fs))
+    catalogue = scan_catalogue(fs, volume="disk0", deleted=deleted)
+    live = catalogue
+    if deleted:  # and files without a name come, too
+        live = catalogue[catalogue.paths().is_valid().to_numpy()].find(deleted=False)
+    assert_same_rows(rows_of_catalogue(live), rows_of_walk(fs, damaged=damaged))
+    assert_same_rows(streams_of_catalogue(live), streams_of_walk(fs))
     files = catalogue.arrow["file"].to_numpy()
     assert int(files[0]) == fs.root, "the root is the first row"
     return catalogue
