@@ -55,6 +55,7 @@ from pseudomount_ntfs._runs import BytesDevice
 from pseudomount_ntfs._scan import scan_volume
 from pseudomount_ntfs._security import DESCRIPTOR_LIMIT, Descriptors
 from pseudomount_ntfs._state import VolumeState, read_state
+from pseudomount_ntfs._tree import walk_trees
 from pseudomount_ntfs._volume import BATCH_RECORDS, Volume
 
 __all__ = ["Ntfs"]
@@ -87,6 +88,7 @@ class Ntfs(FileSystem):
         self._volume = Volume(device, geometry, findings)
         self._descriptors = Descriptors(self._volume)
         self._upcase: UInt16s | None = None
+        self._upcase_lost = False
         self._lock = threading.Lock()
         if geometry.from_backup:
             message = "the boot sector is damaged, its copy in the last sector was used"
@@ -123,18 +125,15 @@ class Ntfs(FileSystem):
 
     # -- directories ---------------------------------------------------------------------------------------------
 
-    def _entries(self, directories: UInt64s) -> Iterable[tuple[int, Entries, dict[int, PseudomountError]]]:
-        """All entries of directories, aliases and metafiles too, by batch: place of the first, entries, errors."""
+    def _directories(self, directories: UInt64s) -> Iterable[tuple[int, Batch, dict[int, PseudomountError]]]:
+        """The records of directories by batch: place of the first, batch, and errors of those that are none."""
         for start, batch in self._volume.batches(directories):
             errors = dict(batch.errors)
             links = Links(self._volume, batch)
             for row in np.flatnonzero(links.type != FileType.DIRECTORY).tolist():
                 number = int(batch.references[row]) & RECORD_MASK
                 errors.setdefault(row, PathNotDirectoryError(f"MFT record {number} is no directory"))
-            entries = read_names(self._volume, batch, errors)
-            for row, error in batch.damage.items():
-                errors.setdefault(row, error)
-            yield start, entries, errors
+            yield start, batch, errors
 
     def children(self, directories: UInt64s) -> LinkRows:
         """The entries of many directories. A file that is no directory is an error of its row."""
@@ -142,7 +141,9 @@ class Ntfs(FileSystem):
         none = np.empty(0, np.int64)
         queries, files, names, types = [none], [none.astype(np.uint64)], [Names.of([])], [none.astype(np.uint8)]
         errors: dict[int, PseudomountError] = {}
-        for start, entries, failed in self._entries(asked):
+        for start, batch, failed in self._directories(asked):
+            entries = read_names(self._volume, batch, failed)
+            failed = {**batch.damage, **failed}
             errors.update((start + row, error) for row, error in failed.items())
             keep = self._shown(entries, asked[start:], errors, start)
             entries = entries.take(keep)
@@ -178,24 +179,56 @@ class Ntfs(FileSystem):
         return np.flatnonzero(keep & ~bad)
 
     def lookup(self, directories: UInt64s, names: Sequence[bytes]) -> Looked:
-        """The file that directory i has under name i; the volume's $UpCase folds case, an exact match goes first."""
+        """The file that directory i has under name i; the volume's $UpCase folds case.
+
+        An exact match goes first, then what is first in the directory's order. Large directories are descended, see
+        `_tree`; small ones, and those whose tree is damaged (a finding), are read whole.
+        """
         asked = np.asarray(directories, np.uint64)
         n = len(asked)
         file, found = np.zeros(n, np.uint64), np.zeros(n, np.bool_)
         errors: dict[int, PseudomountError] = {}
         unique, inverse = np.unique(asked, return_inverse=True)
         units = [units_from_wtf8(name) for name in names]
-        for start, entries, failed in self._entries(unique):
-            rows = np.flatnonzero((inverse >= start) & (inverse < start + BATCH_RECORDS))
-            rows = rows[[units[row] is not None for row in rows.tolist()]] if len(rows) else rows
-            wanted = [units[row] for row in rows.tolist()]
-            hits = self._match(entries, inverse[rows] - start, [unit for unit in wanted if unit is not None])
-            file[rows[hits >= 0]] = entries.reference[hits[hits >= 0]]
-            found[rows[hits >= 0]] = True
-            for row in rows[hits < 0].tolist():
-                if int(inverse[row]) - start in failed:
-                    errors[row] = failed[int(inverse[row]) - start]
+        named = np.fromiter((unit is not None and len(unit) > 0 for unit in units), np.bool_, n)
+        for start, batch, failed in self._directories(unique):
+            rows = np.flatnonzero((inverse >= start) & (inverse < start + BATCH_RECORDS) & named)
+            wanted = [unit for unit in map(units.__getitem__, rows.tolist()) if unit is not None]
+            places = inverse[rows] - start
+            hit, reference = self._look(batch, places, wanted, failed)
+            file[rows[hit]], found[rows[hit]] = reference[hit], True
+            for row, place in zip(rows[~hit].tolist(), places[~hit].tolist(), strict=True):
+                if place in failed:
+                    errors[row] = failed[place]
         return Looked(file, found, errors)
+
+    def _look(
+        self, batch: Batch, directory: Int64s, names: list[UInt16s], errors: dict[int, PseudomountError]
+    ) -> tuple[NDArray[np.bool_], UInt64s]:
+        """Which names are in directories of one batch, and the files; what is wrong with a directory is in `errors`."""
+        found, reference = np.zeros(len(names), np.bool_), np.zeros(len(names), np.uint64)
+        if not names:
+            return found, reference
+        upcase = self.upcase()
+        rest = np.ones(len(names), np.bool_)
+        if not self._upcase_lost:  # in another order than the volume's every tree would seem damaged
+            skip = errors.keys() | batch.damage.keys()
+            walked = walk_trees(self._volume, batch, directory, names, upcase, skip)
+            found, reference, rest = walked.found, walked.reference, ~walked.decided
+            for row in walked.broken:
+                number = int(batch.references[row]) & RECORD_MASK
+                message = "the directory's index is damaged or not in order: its names were searched from end to end"
+                self.findings.add(Severity.NOTE, message, structure="index", file=number)
+        rows = np.flatnonzero(rest)
+        if len(rows):
+            wanted = np.bincount(directory[rows], minlength=len(batch)) > 0
+            entries = read_names(self._volume, batch, errors, wanted)
+            for row, error in batch.damage.items():
+                errors.setdefault(row, error)
+            hits = self._match(entries, directory[rows], [names[row] for row in rows.tolist()])
+            found[rows], there = hits >= 0, hits >= 0
+            reference[rows[there]] = entries.reference[hits[there]]
+        return found, reference
 
     def _match(self, entries: Entries, directory: Int64s, names: list[UInt16s]) -> Int64s:
         """The entry that each name finds in its directory, -1 for none."""
@@ -205,23 +238,20 @@ class Ntfs(FileSystem):
         upcase = self.upcase()
         offsets = np.zeros(len(names) + 1, np.int64)
         np.cumsum(np.fromiter(map(len, names), np.int64, len(names)), out=offsets[1:])
-        wanted = fold_hashes(np.concatenate(names), offsets, upcase)
-        hashes = fold_hashes(entries.units, entries.offsets, upcase)
-        order = np.argsort(hashes, kind="stable")
-        low = np.searchsorted(hashes[order], wanted, side="left")
-        high = np.searchsorted(hashes[order], wanted, side="right")
+        units = np.concatenate(names)
+        exact = _Candidates(entries, directory, units, offsets, np.arange(0x10000, dtype=np.uint16))
+        folded = _Candidates(entries, directory, units, offsets, upcase)
+        # Names that differ in case alone are compared once, however many are asked for.
+        known: dict[tuple[int, bytes], int] = {}
         for i, name in enumerate(names):
-            for candidate in order[low[i] : high[i]].tolist():
-                if entries.query[candidate] != directory[i]:
-                    continue
-                own = entries.units[entries.offsets[candidate] : entries.offsets[candidate + 1]]
-                if len(own) != len(name) or not np.array_equal(upcase[own], upcase[name]):
-                    continue
-                exact = np.array_equal(own, name)
-                if exact or hits[i] < 0:
-                    hits[i] = candidate
-                if exact:
-                    break
+            hits[i] = next((entry for entry in exact.of(i) if np.array_equal(entries.name(entry), name)), -1)
+            if hits[i] >= 0:
+                continue
+            key = int(directory[i]), upcase[name].tobytes()
+            if key not in known:
+                same = [entry for entry in folded.of(i) if upcase[entries.name(entry)].tobytes() == key[1]]
+                known[key] = min(same, key=lambda entry: entries.name(entry).tolist(), default=-1)
+            hits[i] = known[key]
         return hits
 
     def upcase(self) -> UInt16s:
@@ -236,7 +266,7 @@ class Ntfs(FileSystem):
                     self._upcase = table
                 except PseudomountError as error:
                     self.findings.add_error(error, file=RecordNumber.UPCASE, severity=Severity.DEGRADED)
-                    self._upcase = default_upcase()
+                    self._upcase, self._upcase_lost = default_upcase(), True
             return self._upcase
 
     # -- files ---------------------------------------------------------------------------------------------------
@@ -452,6 +482,28 @@ class Ntfs(FileSystem):
             return {"system.ntfs_acl": self._descriptors[int(info["security"][0])]}
         data = self._value(batch, AttributeType.SECURITY_DESCRIPTOR, DESCRIPTOR_LIMIT)
         return {} if data is None else {"system.ntfs_acl": data}
+
+
+class _Candidates:
+    """The entries that may be the ones asked for: those of the same directory and hash.
+
+    `units` and `offsets` are the names asked for; `table` is what is applied to each unit before it is hashed.
+    """
+
+    def __init__(self, entries: Entries, directory: Int64s, units: UInt16s, offsets: Int64s, table: UInt16s) -> None:
+        hashes, wanted = fold_hashes(entries.units, entries.offsets, table), fold_hashes(units, offsets, table)
+        _, rank = np.unique(np.concatenate((hashes, wanted)), return_inverse=True)
+        base = np.int64(len(rank))
+        keys = entries.query * base + rank[: len(hashes)]
+        asked = directory * base + rank[len(hashes) :]
+        self._order = np.argsort(keys, kind="stable")
+        self._low = np.searchsorted(keys[self._order], asked, side="left")
+        self._high = np.searchsorted(keys[self._order], asked, side="right")
+
+    def of(self, i: int) -> list[int]:
+        """The entries for name i."""
+        found: list[int] = self._order[self._low[i] : self._high[i]].tolist()
+        return found
 
 
 def _entry_types(entries: Entries) -> UInt8s:

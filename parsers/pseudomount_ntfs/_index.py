@@ -1,8 +1,8 @@
 """Directories: index nodes of many directories read in batches, their entries stepped in lockstep.
 
 The blocks of a large index lie in $INDEX_ALLOCATION; which of them are in use its $BITMAP says, and an unused one may
-be full of names of files that are gone. Blocks in use are read in the order in which they lie, not by descending the
-tree: all the same entries, in fewer requests.
+be full of names of files that are gone. For all entries, the blocks in use are read in the order in which they lie, not
+by descending the tree: the same entries, in fewer requests. `_tree` descends it for single names.
 
 Sources: [LN] Attribute: $INDEX_ROOT, $INDEX_ALLOCATION, $BITMAP; Concept: INDX record, index entry.
 """
@@ -34,8 +34,21 @@ from pseudomount_ntfs._records import apply_fixups
 from pseudomount_ntfs._runs import BAD, Segments, read_segments
 from pseudomount_ntfs._volume import Volume
 
-__all__ = ["Entries", "index_nodes", "parse_entries", "read_names"]
+__all__ = [
+    "NAMES_INDEX",
+    "Blocks",
+    "Entries",
+    "Nodes",
+    "block_unit",
+    "index_blocks",
+    "index_nodes",
+    "index_roots",
+    "parse_entries",
+    "read_blocks",
+    "read_names",
+]
 
+Bools = NDArray[np.bool_]
 Int64s = NDArray[np.int64]
 UInt64s = NDArray[np.uint64]
 UInt8s = NDArray[np.uint8]
@@ -52,13 +65,35 @@ _BLOCK_HEADER = 24
 class Nodes:
     """Some nodes of indexes: node i holds its entries at `starts[i]` to `ends[i]` of `buffer`.
 
-    `owner` is the index's place in the question.
+    Attributes:
+        owner: int64 (n,), the index's place in the question.
+        block: int64 (n,), which block of its index it is, -1 for a root.
     """
 
     buffer: UInt8s
     starts: Int64s
     ends: Int64s
     owner: Int64s
+    block: Int64s
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Where the blocks of n indexes lie; all blocks have one size.
+
+    Attributes:
+        rows: int64 (n,), the indexes' places in the question.
+        size: bytes of a block.
+        chain: the $INDEX_ALLOCATIONs, one after the other.
+        begins: int64 (n,), where in the chain each begins, bytes.
+        used: the numbers of the blocks in use, ascending, for each index.
+    """
+
+    rows: Int64s
+    size: int
+    chain: Segments
+    begins: Int64s
+    used: list[Int64s]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +117,10 @@ class Entries:
 
     def __len__(self) -> int:
         return len(self.query)
+
+    def name(self, i: int) -> NDArray[np.uint16]:
+        """Name i."""
+        return self.units[self.offsets[i] : self.offsets[i + 1]]
 
     def take(self, rows: Int64s) -> Entries:
         """A selection."""
@@ -116,7 +155,7 @@ class Entries:
         return whole if bool((np.diff(order) == 1).all()) else whole.take(order)
 
 
-def parse_entries(buffer: UInt8s, starts: Int64s, ends: Int64s) -> tuple[Int64s, Int64s, NDArray[np.bool_]]:
+def parse_entries(buffer: UInt8s, starts: Int64s, ends: Int64s) -> tuple[Int64s, Int64s, Bools]:
     """The entries of many nodes.
 
     Args:
@@ -149,17 +188,23 @@ def parse_entries(buffer: UInt8s, starts: Int64s, ends: Int64s) -> tuple[Int64s,
     return node[order], place[order], sound
 
 
-def index_nodes(volume: Volume, batch: Batch, name: str, errors: dict[int, PseudomountError]) -> Iterator[Nodes]:
-    """The nodes of one index of each file of a batch, in portions; rows of `errors` are left out.
+def index_roots(
+    volume: Volume, batch: Batch, name: str, errors: dict[int, PseudomountError], wanted: Bools | None = None
+) -> tuple[Nodes, Int64s, Int64s]:
+    """The roots of one index of each file of a batch; rows of `errors` and those not `wanted` are left out.
 
-    What is wrong with an index becomes its row's error; the nodes that make sense are given.
+    Returns:
+        The roots; int64 (n,) the bytes of each index's blocks; int64 (n,) the attribute that holds them, -1 for none.
+        What is wrong with a root becomes its row's error.
     """
     attributes = batch.attributes
     roots = batch.pick(AttributeType.INDEX_ROOT, name)
-    for row in np.flatnonzero(roots < 0).tolist():
+    if wanted is None:
+        wanted = np.ones(len(batch), np.bool_)
+    for row in np.flatnonzero((roots < 0) & wanted).tolist():
         if row not in errors:
             errors[row] = batch.damage.get(row) or _wrong(volume, batch, row, "it has no index")
-    rows = np.array([row for row in np.flatnonzero(roots >= 0).tolist() if row not in errors], np.int64)
+    rows = np.array([row for row in np.flatnonzero((roots >= 0) & wanted).tolist() if row not in errors], np.int64)
     roots = roots[rows]
     at, length = attributes.value_at[roots], attributes.value_length[roots]
     fits = attributes.resident[roots] & (length >= INDEX_ROOT.itemsize) & (at % 8 == 0)
@@ -171,62 +216,78 @@ def index_nodes(volume: Volume, batch: Batch, name: str, errors: dict[int, Pseud
     for row in rows[~fits].tolist():
         errors[row] = _wrong(volume, batch, row, "its index root makes no sense")
     rows, at, first, used, block = rows[fits], at[fits], first[fits], used[fits], block[fits]
-    yield Nodes(batch.buffer, at + _ROOT_HEADER + first, at + _ROOT_HEADER + used, rows)
-    large = batch.pick(AttributeType.INDEX_ALLOCATION, name)[rows]
+    begin = at + _ROOT_HEADER
+    nodes = Nodes(batch.buffer, begin + first, begin + used, rows, np.full(len(rows), -1, np.int64))
+    return nodes, block, batch.pick(AttributeType.INDEX_ALLOCATION, name)[rows]
+
+
+def index_nodes(
+    volume: Volume, batch: Batch, name: str, errors: dict[int, PseudomountError], wanted: Bools | None = None
+) -> Iterator[Nodes]:
+    """The nodes of one index of each file of a batch, in portions.
+
+    Rows of `errors` and those not `wanted` are left out. What is wrong with an index becomes its row's error; the nodes
+    that make sense are given.
+    """
+    roots, block, large = index_roots(volume, batch, name, errors, wanted)
+    yield roots
     for size in np.unique(block[large >= 0]).tolist():
         mask = (large >= 0) & (block == size)
-        yield from _blocks(volume, batch, name, rows[mask], large[mask], int(size), errors)
+        blocks = index_blocks(volume, batch, name, roots.owner[mask], large[mask], int(size), errors)
+        which = np.repeat(np.arange(len(blocks.rows), dtype=np.int64), [len(used) for used in blocks.used])
+        numbers = np.concatenate([np.empty(0, np.int64), *blocks.used])
+        step = max(1, min(_CHUNK, volume.device.batch_budget) // blocks.size)
+        for start in range(0, len(numbers), step):
+            part = slice(start, start + step)
+            yield read_blocks(volume, batch, blocks, which[part], numbers[part], errors)
 
 
-def _blocks(
+def index_blocks(
     volume: Volume, batch: Batch, name: str, rows: Int64s, large: Int64s, size: int, errors: dict[int, PseudomountError]
-) -> Iterator[Nodes]:
-    """The nodes in blocks of one size."""
+) -> Blocks:
+    """Where the blocks of indexes lie and which are in use; `large` are the attributes that hold them."""
     resident = batch.attributes.resident[large]
     for row in rows[resident].tolist():
         errors[row] = _wrong(volume, batch, row, "its index blocks make no sense")
     rows, large = rows[~resident], large[~resident]
     blocks = np.minimum(batch.attributes.size[large], volume.device.size) // size
     used = _used_blocks(volume, batch, name, rows, blocks, errors)
-    streams = volume.streams(batch, large)
-    owners, offsets, chains, base = [], [], [], 0
-    for i, (row, segments) in enumerate(zip(rows.tolist(), streams, strict=True)):
+    kept, chains, numbers = [], [], []
+    for row, segments, here in zip(rows.tolist(), volume.streams(batch, large), used, strict=True):
         if segments.size > volume.device.size:
             errors[row] = _wrong(volume, batch, row, "its index is larger than the volume")
             continue
-        here = used[i] * size
-        if len(here) and int(here[-1]) + size > segments.size:
+        if len(here) and (int(here[-1]) + 1) * size > segments.size:
             errors[row] = _wrong(volume, batch, row, "its index ends before its last block")
-            here = here[here + size <= segments.size]
-        owners.append(np.full(len(here), row, np.int64))
-        offsets.append(here + base)
+            here = here[(here + 1) * size <= segments.size]
+        kept.append(row)
         chains.append(segments)
-        base += segments.size
-    if not chains:
-        return
+        numbers.append(here)
     chain, begins = Segments.chain(chains)
-    owner, offset = np.concatenate(owners), np.concatenate(offsets)
-    number = offset - np.repeat(begins, [len(part) for part in offsets])
-    # A block's number in its header counts clusters or, where these are larger than blocks, units of 512 bytes.
-    unit = volume.geometry.cluster_size if volume.geometry.cluster_size <= size else STRIDE
-    step = max(1, min(_CHUNK, volume.device.batch_budget) // size)
-    for start in range(0, len(offset), step):
-        part = slice(start, start + step)
-        yield _read_blocks(volume, batch, chain, offset[part], number[part] // unit, owner[part], size, errors)
+    return Blocks(np.array(kept, np.int64), size, chain, begins, numbers)
 
 
-def _read_blocks(
+def block_unit(volume: Volume, size: int) -> int:
+    """Bytes that the numbers of an index's blocks count: clusters or, where these are larger than blocks, 512 bytes."""
+    return volume.geometry.cluster_size if volume.geometry.cluster_size <= size else STRIDE
+
+
+def read_blocks(
     volume: Volume,
     batch: Batch,
-    chain: Segments,
-    offsets: Int64s,
+    blocks: Blocks,
+    which: Int64s,
     numbers: Int64s,
-    owner: Int64s,
-    size: int,
     errors: dict[int, PseudomountError],
 ) -> Nodes:
+    """The nodes in some blocks: block `numbers[i]` of index `which[i]` of `blocks`.
+
+    A block that cannot be read or makes no sense is its index's error and left out.
+    """
+    size, owner = blocks.size, blocks.rows[which]
+    offsets = blocks.begins[which] + numbers * size
     lengths = np.full(len(offsets), size, np.int64)
-    data, failed = read_segments(volume.device, chain, offsets, lengths, "a directory's index")
+    data, failed = read_segments(volume.device, blocks.chain, offsets, lengths, "a directory's index")
     for i, error in failed.items():
         errors.setdefault(int(owner[i]), error)
     matrix = data.reshape(-1, size)
@@ -236,17 +297,17 @@ def _read_blocks(
     good = (head["magic"] == MAGIC_INDEX) & apply_fixups(matrix)
     first, used = head["entries"].astype(np.int64), head["length"].astype(np.int64)
     good &= (first % 8 == 0) & (first >= 16) & (used >= first) & (used + _BLOCK_HEADER <= size)
-    good &= head["vcn"] == numbers.astype(np.uint64)
+    good &= head["vcn"] == (numbers * size // block_unit(volume, size)).astype(np.uint64)
     bad = [i for i in np.flatnonzero(~good).tolist() if i not in failed]
     if bad:
-        position = chain.pieces(offsets[bad], np.ones(len(bad), np.int64))[2].tolist()
+        position = blocks.chain.pieces(offsets[bad], np.ones(len(bad), np.int64))[2].tolist()
         for i, place in zip(bad, position, strict=True):
             row = int(owner[i])
             what = f"block {int(numbers[i])} of its index is damaged"
             errors.setdefault(row, _wrong(volume, batch, row, what, place if place > BAD + 1 else None))
     rows = np.flatnonzero(good)
     at = rows * size + _BLOCK_HEADER
-    return Nodes(matrix.reshape(-1), at + first[rows], at + used[rows], owner[rows])
+    return Nodes(matrix.reshape(-1), at + first[rows], at + used[rows], owner[rows], numbers[rows])
 
 
 def _used_blocks(
@@ -281,12 +342,17 @@ def _wrong(volume: Volume, batch: Batch, row: int, what: str, offset: int | None
     return error
 
 
-def read_names(volume: Volume, batch: Batch, errors: dict[int, PseudomountError]) -> Entries:
-    """The names in each directory of a batch; rows of `errors` are left out, what is wrong is added there."""
+def read_names(
+    volume: Volume, batch: Batch, errors: dict[int, PseudomountError], wanted: Bools | None = None
+) -> Entries:
+    """The names in each directory of a batch; rows of `errors` and those not `wanted` (bool (n,)) are left out.
+
+    What is wrong is added to `errors`.
+    """
     none = np.empty(0, np.int64)
     empty = Entries(none, none.astype(np.uint64), none, none, none, np.empty(0, np.uint16), np.zeros(1, np.int64))
     parts = [empty]
-    for nodes in index_nodes(volume, batch, NAMES_INDEX, errors):
+    for nodes in index_nodes(volume, batch, NAMES_INDEX, errors, wanted):
         node, place, sound = parse_entries(nodes.buffer, nodes.starts, nodes.ends)
         entry = gather(nodes.buffer, place, INDEX_ENTRY)
         key_length = entry["key_length"].astype(np.int64)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import struct
 import threading
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pseudomount.errors import CorruptionError, PathNotFoundError, PseudomountError
 from pseudomount_ntfs._index import index_nodes, parse_entries
 from pseudomount_ntfs._layout import AttributeType, RecordNumber, gather
-from pseudomount_ntfs._runs import read_segments
+from pseudomount_ntfs._runs import Segments, read_segments
 from pseudomount_ntfs._volume import Volume
 
 __all__ = ["DESCRIPTOR_LIMIT", "Descriptors"]
@@ -34,12 +36,24 @@ _ENTRY = np.dtype(
 _HEADER: Final = struct.Struct("<IIQI")
 
 
+#: Security ids of one volume that are kept; more than any volume has, and what a forged index may cost.
+_MOST: Final = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Secure:
+    """$Secure: where $SDS lies, and entries of $SII (n,) by security id, ascending."""
+
+    descriptors: Segments
+    entries: NDArray[np.void]
+
+
 class Descriptors:
     """$Secure: security id → descriptor. Its index is read when the first one is asked for."""
 
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
-        self._places: dict[int, tuple[int, int, int]] | None = None
+        self._secure: _Secure | None = None
         self._lock = threading.Lock()
 
     def __getitem__(self, security_id: int) -> bytes:
@@ -50,22 +64,17 @@ class Descriptors:
             CorruptionError: its entry is damaged.
         """
         with self._lock:
-            if self._places is None:
-                self._places = self._read_index()
-            place = self._places.get(security_id)
-        if place is None:
+            if self._secure is None:
+                self._secure = self._read()
+            secure = self._secure
+        at = int(np.searchsorted(secure.entries["id"], security_id))
+        if at >= len(secure.entries) or int(secure.entries["id"][at]) != security_id:
             raise PathNotFoundError(f"$Secure has no security id {security_id}")
-        offset, length, digest = place
-        volume = self._volume
-        batch = volume.load(np.array([RecordNumber.SECURE], np.uint64))
-        pick = batch.pick(AttributeType.DATA, "$SDS")
-        if pick[0] < 0 or batch.attributes.resident[pick[0]]:
-            raise CorruptionError("$Secure has no $SDS", structure="$Secure")
-        segments = volume.streams(batch, pick, initialized=True)[0]
-        if not _HEADER.size <= length <= DESCRIPTOR_LIMIT or offset + length > segments.size:
+        offset, length, digest = (int(secure.entries[name][at]) for name in ("offset", "length", "hash"))
+        if not _HEADER.size <= length <= DESCRIPTOR_LIMIT or offset + length > secure.descriptors.size:
             raise CorruptionError(f"security id {security_id} lies outside of $SDS", structure="$SII")
         where = np.array([offset], np.int64), np.array([length], np.int64)
-        data, errors = read_segments(volume.device, segments, *where, "$SDS")
+        data, errors = read_segments(self._volume.device, secure.descriptors, *where, "$SDS")
         if errors:
             raise errors[0]
         raw = data.tobytes()
@@ -75,17 +84,26 @@ class Descriptors:
             )
         return raw[_HEADER.size :]
 
-    def _read_index(self) -> dict[int, tuple[int, int, int]]:
-        batch = self._volume.load(np.array([RecordNumber.SECURE], np.uint64))
-        errors: dict[int, PseudomountError] = dict(batch.errors)
-        places: dict[int, tuple[int, int, int]] = {}
-        for nodes in index_nodes(self._volume, batch, "$SII", errors):
+    def _read(self) -> _Secure:
+        volume = self._volume
+        batch = volume.load(np.array([RecordNumber.SECURE], np.uint64))
+        if batch.errors:
+            raise batch.errors[0]
+        pick = batch.pick(AttributeType.DATA, "$SDS")
+        if pick[0] < 0 or batch.attributes.resident[pick[0]]:
+            raise batch.damage.get(0) or CorruptionError("$Secure has no $SDS", structure="$Secure")
+        errors: dict[int, PseudomountError] = {}
+        parts, count = [np.empty(0, _ENTRY)], 0
+        for nodes in index_nodes(volume, batch, "$SII", errors):
             node, place, _ = parse_entries(nodes.buffer, nodes.starts, nodes.ends)
             inside = place + _ENTRY.itemsize <= nodes.ends[node]
             entry = gather(nodes.buffer, place[inside], _ENTRY)
-            good = (entry["id"] == entry["id_again"]) & (entry["offset"] < 1 << 48)
-            columns = (entry[name][good].tolist() for name in ("id", "offset", "length", "hash"))
-            places.update((key, (at, size, digest)) for key, at, size, digest in zip(*columns, strict=True))
-        if errors and not places:
+            parts.append(entry[(entry["id"] == entry["id_again"]) & (entry["offset"] < 1 << 48)])
+            count += len(parts[-1])
+            if count > _MOST:
+                raise CorruptionError(f"$Secure names over {_MOST} security ids", structure="$SII")
+        if errors and not count:
             raise errors[0]
-        return places
+        entries = np.concatenate(parts)
+        ordered = entries[np.argsort(entries["id"], kind="stable")]
+        return _Secure(volume.streams(batch, pick, initialized=True)[0], ordered)

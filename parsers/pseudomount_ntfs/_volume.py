@@ -107,7 +107,7 @@ class Volume:
         best: Segments | None = None
         known = -1
         for _ in range(_MOST_PASSES):
-            batch = self.load(np.zeros(1, np.uint64), mirror=False)
+            batch = self.load(np.zeros(1, np.uint64), own=True)
             pick = int(batch.pick(AttributeType.DATA)[0]) if not batch.errors else -1
             if pick < 0 or batch.attributes.resident[pick]:
                 return best
@@ -203,14 +203,21 @@ class Volume:
 
     # -- batches -------------------------------------------------------------------------------------------------
 
-    def load(self, references: UInt64s, *, mirror: bool = True) -> Batch:
-        """The records of files, with their extension records; at most `BATCH_RECORDS` of them, see `batches`."""
+    def load(self, references: UInt64s, *, own: bool = False) -> Batch:
+        """The records of files, with their extension records; at most `BATCH_RECORDS` of them, see `batches`.
+
+        `own` is how the MFT finds itself: from the place it has now and no mirror, and under reference 0, which is
+        nobody's otherwise.
+        """
         numbers = record_numbers(references)
         errors: dict[int, PseudomountError] = {}
         matrix = self._read_records(numbers, errors)
         self._sound(matrix, numbers, errors)
-        if mirror and errors:
-            self._from_mirror(matrix, numbers, errors)
+        if not own:
+            if errors:
+                self._from_mirror(matrix, numbers, errors)
+            for row in np.flatnonzero(references == 0).tolist():
+                errors[row] = CorruptionError("0 is no file reference", structure="file reference")
         header = record_headers(matrix)
         sequence = header["sequence"].astype(np.int64)
         asked = (references >> np.uint64(SEQUENCE_SHIFT)).astype(np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import string
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -287,18 +288,18 @@ def test_the_highest_inode_is_a_file_like_any_other(tmp_path: Path) -> None:
 
 
 def test_an_entry_of_12_bytes_at_the_end_of_a_block_is_listed(tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    tree.mkdir()
-    # "." and "..", then names of one letter: 12 bytes each, up to the end of the block of 1024 bytes.
-    (tree / "d").mkdir()
-    letters = [chr(0x21 + i) for i in range(94) if chr(0x21 + i) not in "./"][:83]
-    for letter in letters:
-        (tree / "d" / letter).touch()
-    image = mkfs(tmp_path / "image", "4M", "-b", "1024", "-O", "^metadata_csum,^dir_index", tree=tree)
+    # "." and ".." take 24 bytes, a name of five letters 16, and 82 of one letter 12 each: a block of 1024.
+    image = mkfs(tmp_path / "image", "4M", "-b", "1024", "-O", "^metadata_csum,^dir_index,^has_journal")
+    letters = [letter for letter in string.ascii_letters + string.digits + "!,%+-=@^_~:;[]{}()$&"][:82]
+    source = tmp_path / "source"
+    source.write_bytes(b"here")
+    script = tmp_path / "script"
+    script.write_text("\n".join(["mkdir d", "cd d", *(f"write {source} {name}" for name in ("first", *letters))]))
+    run("debugfs", "-w", "-f", str(script), str(image))
     fs, _ = open_image(image)
+    assert fs.rows(np.array([file_id(fs, "d")], np.uint64)).size[0] == 1024
     links = fs.children(np.array([file_id(fs, "d")], np.uint64))
-    names = {name.decode() for name in links.name}
-    assert names == set(letters)
+    assert {name.decode() for name in links.name} == {"first", *letters}
     fs.device.close()
 
 
