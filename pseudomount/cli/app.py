@@ -12,8 +12,10 @@ from pseudomount.cli.complete import bash_words
 from pseudomount.cli.options import (
     Common,
     CountersFlag,
+    DeletedFlag,
     DiskOption,
     JsonFlag,
+    LongSettingOption,
     OptionalPath,
     ParserOption,
     PathArguments,
@@ -203,6 +205,7 @@ def find(
     ] = None,
     long: Annotated[bool, typer.Option("-l", "--long", help="As ls -l shows them.")] = False,
     human: Annotated[bool, typer.Option("-h", "--human", help="With -l: sizes as 1.2 MiB.")] = False,
+    deleted: DeletedFlag = False,
     json: JsonFlag = False,
     disk: DiskOption = None,
     parser: ParserOption = None,
@@ -216,7 +219,70 @@ def find(
     filters = Filters.parse(
         name=name, iname=iname, regex=regex, types=kind, min_size=min_size, max_size=max_size, newer=newer, older=older
     )
-    return run_find(_common(source, disk, parser, option, json, counters), path, filters, long=long, human=human)
+    return run_find(
+        _common(source, disk, parser, option, json, counters), path, filters, long=long, human=human, deleted=deleted
+    )
+
+
+@app.command()
+def du(
+    source: SourceArgument,
+    path: OptionalPath = None,
+    depth: Annotated[
+        int | None, typer.Option("--depth", metavar="N", min=0, help="So many levels of folders; by default all.")
+    ] = None,
+    human: Annotated[bool, typer.Option("-h", "--human", help="Sizes as 1.2 MiB.")] = False,
+    json: JsonFlag = False,
+    disk: DiskOption = None,
+    parser: ParserOption = None,
+    option: SettingOption = None,
+    counters: CountersFlag = False,
+) -> int:
+    """Show what folders hold, all below them included: bytes on disk, bytes of the files, number of files."""
+    from pseudomount.cli.du import run_du
+
+    return run_du(_common(source, disk, parser, option, json, counters), path, depth=depth, human=human)
+
+
+@app.command()
+def catalogue(
+    source: SourceArgument,
+    volume: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="VOLUME", help="Such as disk0p2; needed where several can be browsed.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="FILE.parquet, .csv, .jsonl or .body; replaced if there is one."
+        ),
+    ] = None,
+    bodyfile: Annotated[
+        bool, typer.Option("--bodyfile", help="A body file for mactime, on standard output without -o.")
+    ] = False,
+    deleted: DeletedFlag = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Without the columns that only some file systems have.")
+    ] = False,
+    json: JsonFlag = False,
+    disk: DiskOption = None,
+    parser: ParserOption = None,
+    option: LongSettingOption = None,
+    counters: CountersFlag = False,
+) -> int:
+    """Write a table of all files of a volume, one row a name: for pandas, polars, DuckDB, Spark, or a timeline."""
+    from pseudomount.cli.catalogue import run_catalogue
+
+    return run_catalogue(
+        _common(source, disk, parser, option, json, counters),
+        volume,
+        output,
+        bodyfile=bodyfile,
+        deleted=deleted,
+        own=not plain,
+    )
 
 
 @app.command()

@@ -49,6 +49,8 @@ class Entries:
         links: n entries.
         types: uint8 (n,) `FileType`.
         rows: what is known of the files, or None where it was not asked for.
+        deleted: bool (n,), the name or the file was deleted; None: none was.
+        lost: bool (n,), no path leads there; None: one does everywhere.
     """
 
     volume: str
@@ -58,6 +60,8 @@ class Entries:
     links: LinkRows
     types: NDArray[np.uint8]
     rows: FileRows | None
+    deleted: NDArray[np.bool_] | None = None
+    lost: NDArray[np.bool_] | None = None
 
     @classmethod
     def of_listing(cls, volume: str, listing: Listing, *, rows: bool) -> Entries:
@@ -198,7 +202,10 @@ def json_lines(entries: Entries, which: Int64s) -> list[str]:
     ):
         name = entries.names[i]
         escaped = escape(name, encoding)
-        item: dict[str, object] = {"volume": entries.volume, "path": f"{folders[folder]}/{escaped}", "name": escaped}
+        path = None if entries.lost is not None and entries.lost[i] else f"{folders[folder]}/{escaped}"
+        item: dict[str, object] = {"volume": entries.volume, "path": path, "name": escaped}
+        if entries.deleted is not None and entries.deleted[i]:
+            item["deleted"] = True
         raw = raw_if_escaped(name, escaped, encoding)
         if raw is not None:
             item["name_raw"] = raw

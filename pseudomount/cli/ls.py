@@ -88,6 +88,11 @@ def _all_below(session: Session, place: Place, show: Show, *, details: bool) -> 
     if start.type is not FileType.DIRECTORY:
         _one(place, show, details=details)
         return
+    if start.file == tree.fs.root:  # one pass over the tables is faster than asking for every folder
+        from pseudomount.cli.enumerate import load
+        from pseudomount.filesystem.catalogue import CatalogueSource
+
+        tree.source = CatalogueSource(load(place.volume), tree.fs)
     encoding = tree.fs.name_encoding
     first = True
     for batch in walk_batches(tree, start.file, str(place.path), rows=details):

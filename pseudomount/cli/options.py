@@ -12,8 +12,10 @@ from pseudomount.cli.complete import complete_parser, complete_path
 __all__ = [
     "Common",
     "CountersFlag",
+    "DeletedFlag",
     "DiskOption",
     "JsonFlag",
+    "LongSettingOption",
     "OptionalPath",
     "ParserOption",
     "PathArguments",
@@ -74,6 +76,17 @@ SettingOption = Annotated[
         show_default=False,
     ),
 ]
+LongSettingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="KEY=VALUE",
+        help="A setting of a format or parser; may be repeated.",
+        rich_help_panel=_OPENING,
+        show_default=False,
+    ),
+]
+DeletedFlag = Annotated[bool, typer.Option("--deleted", help="What was deleted as well; it is marked as such.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 CountersFlag = Annotated[
     bool, typer.Option("--counters", help="Say on stderr how much was read of each disk.", rich_help_panel=_OPENING)

@@ -19,11 +19,13 @@ from pseudomount.filesystem.catalogue._build import Built, OddTimes, build
 from pseudomount.filesystem.catalogue._directories import MOST_BYTES, Directories
 from pseudomount.filesystem.catalogue._files import read_parquet, write_parquet
 from pseudomount.filesystem.catalogue._find import Conditions, select
-from pseudomount.filesystem.catalogue._source import CatalogueSource
+from pseudomount.filesystem.catalogue._source import CatalogueSource, file_rows
+from pseudomount.filesystem.catalogue._strings import names_of
 from pseudomount.filesystem.catalogue._usage import usage
+from pseudomount.filesystem.columns import Names
 from pseudomount.filesystem.contract import FileSystem
 from pseudomount.filesystem.names import unescape
-from pseudomount.filesystem.rows import FileType, NameEncoding
+from pseudomount.filesystem.rows import FileRows, FileType, NameEncoding
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -241,6 +243,14 @@ class Catalogue:
         found = found.take(pa.array(place, mask=place < 0))
         return pa.chunked_array([pc.if_else(pa.array(root & top), pa.scalar("/", pa.large_string()), found)])
 
+    def file_rows(self, rows: NDArray[np.integer]) -> FileRows:
+        """What is known of the files of some rows, as `FileSystem.rows` says it."""
+        return file_rows(self, rows)
+
+    def names(self) -> Names:
+        """The disk's own names; empty for what has none."""
+        return names_of(self.arrow["name"], self.arrow["name_raw"])
+
     def path_of(self, row: int) -> str | None:
         """The path of one row as a Python string, not escaped: `volume.path` takes it."""
         text: str | None = self[np.array([row])].paths()[0].as_py()
@@ -248,15 +258,19 @@ class Catalogue:
 
     # -- sums --------------------------------------------------------------------------------------------------------
 
-    def du(self, depth: int | None = None) -> pa.Table:
+    def du(self, depth: int | None = None, *, under: str | int = "/") -> pa.Table:
         """What directories hold, all that is below them included: `path`, `files`, `directories`, `size`, `allocated`.
 
-        A file with several names counts once, where its first one is. Deleted rows are left out.
+        A file with several names counts once, where its first one is. Deleted rows are left out. In order of the paths.
 
         Args:
-            depth: how many levels below the root are told; by default all.
+            depth: how many levels below the directory are told; by default all.
+            under: the directory to begin with, by path in escaped form or by id.
+
+        Raises:
+            PathNotFoundError: there is no such directory.
         """
-        return usage(self, depth)
+        return usage(self, depth, self._directory(under))
 
     # -- to others ---------------------------------------------------------------------------------------------------
 
@@ -300,7 +314,8 @@ class Catalogue:
         return cls(**read_parquet(where))
 
     @cached_property
-    def _codes(self) -> NDArray[np.int8]:
+    def type_codes(self) -> NDArray[np.int8]:
+        """int8 (n,) `FileType` of each row."""
         codes: NDArray[np.int8] = self.arrow["type"].combine_chunks().indices.to_numpy()
         return codes
 

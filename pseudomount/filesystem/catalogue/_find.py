@@ -55,7 +55,7 @@ def select(catalogue: Catalogue, conditions: Conditions, inside: Bools | None) -
         above = catalogue.directories.find(_filled(table["parent"], 0))
         keep &= (above >= 0) & inside[above] & ~table["parent"].is_null().to_numpy()
     if conditions.type is not None:
-        keep &= np.isin(catalogue._codes, [int(kind) for kind in _kinds(conditions.type)])
+        keep &= np.isin(catalogue.type_codes, [int(kind) for kind in _kinds(conditions.type)])
     if conditions.deleted is not None:
         keep &= table["deleted"].to_numpy() == conditions.deleted
     size = _filled(table["size"], -1) if conditions.min_size is not None or conditions.max_size is not None else None

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from pseudomount.errors import CorruptionError, PseudomountError
 from pseudomount.filesystem.catalogue._build import OWN, STANDARD
-from pseudomount.filesystem.catalogue._strings import names_of
 from pseudomount.filesystem.columns import NAT, Names, TimeColumn
 from pseudomount.filesystem.names import unescape
 from pseudomount.filesystem.rows import FileRows, FileType, LinkRows, Looked, Targets
@@ -29,7 +28,7 @@ UInt64s = NDArray[np.uint64]
 
 #: Columns that `rows` answers from.
 _ROWS = (
-    *("inode", "subvolume", "generation", "type", "size", "allocated", "mode", "uid", "gid", "links"),
+    *("file", "inode", "subvolume", "generation", "type", "size", "allocated", "mode", "uid", "gid", "links"),
     *("created", "modified", "changed", "accessed", "flags"),
 )
 
@@ -77,12 +76,7 @@ class CatalogueSource:
 
     @cached_property
     def _names(self) -> Names:
-        return names_of(self._catalogue.arrow["name"], self._catalogue.arrow["name_raw"])
-
-    @cached_property
-    def _own(self) -> tuple[str, ...]:
-        """The parser's own columns."""
-        return tuple(name for name in self._catalogue.arrow.column_names if name not in STANDARD)
+        return self._catalogue.names()
 
     def _entries(self, directories: UInt64s) -> tuple[Int64s, Int64s]:
         """The rows that are entries of directories, and the position in the question of each."""
@@ -103,7 +97,7 @@ class CatalogueSource:
         if catalogue.folder_errors:
             told = catalogue.folder_errors
             errors = {i: told[file] for i, file in enumerate(directories.tolist()) if file in told}
-        kinds = catalogue._codes[at].astype(np.uint8)
+        kinds = catalogue.type_codes[at].astype(np.uint8)
         return LinkRows(query, directories[query], self._file[at], self._names.take(at), kinds, errors)
 
     def lookup(self, directories: UInt64s, names: Sequence[bytes]) -> Looked:
@@ -155,51 +149,57 @@ class CatalogueSource:
         rows = self._rows_of(files)
         if rows is None:
             return self._fs.rows(files)
-        wanted = [name for name in (*_ROWS, *self._own) if name in self._catalogue.arrow.column_names]
-        table = self._catalogue.arrow.select(wanted).take(pa.array(rows))
-        kinds = self._catalogue._codes[rows].astype(np.uint8)
-        failed: dict[int, PseudomountError] = {}
-        if table["inode"].null_count:
-            broken = np.flatnonzero(table["inode"].is_null().to_numpy()).tolist()
-            kinds[broken] = FileType.UNKNOWN
-            failed = {i: self._error(int(files[i])) for i in broken}
+        return file_rows(self._catalogue, rows)
 
-        def number(name: str) -> Int64s:
-            values = _numpy(pc.cast(table[name], pa.int64()), -1)
-            return values
 
-        def times(name: str) -> TimeColumn:
-            known = self._catalogue.odd.get(name, {})
-            odd = {i: known[row] for i, row in enumerate(rows.tolist()) if row in known} if known else {}
-            return TimeColumn(_numpy(pc.cast(table[name], pa.int64()), NAT), odd)
+def file_rows(catalogue: Catalogue, rows: NDArray[np.integer]) -> FileRows:
+    """See `Catalogue.file_rows`."""
+    own = [name for name in catalogue.arrow.column_names if name not in STANDARD]
+    wanted = [name for name in (*_ROWS, *own) if name in catalogue.arrow.column_names]
+    table = catalogue.arrow.select(wanted).take(pa.array(rows))
+    files = _numpy(table["file"], 0)
+    kinds = catalogue.type_codes[rows].astype(np.uint8)
+    failed: dict[int, PseudomountError] = {}
+    if table["inode"].null_count:
+        broken = np.flatnonzero(table["inode"].is_null().to_numpy()).tolist()
+        kinds[broken] = FileType.UNKNOWN
+        failed = {i: _error(catalogue, int(files[i])) for i in broken}
 
-        return FileRows(
-            file=files,
-            subvolume=_numpy(table["subvolume"], 0)
-            if "subvolume" in table.column_names
-            else np.zeros(len(files), np.uint64),
-            inode=_numpy(table["inode"], 0),
-            generation=number("generation"),
-            type=kinds,
-            size=number("size"),
-            allocated=number("allocated"),
-            mode=number("mode"),
-            uid=number("uid"),
-            gid=number("gid"),
-            links=number("links"),
-            created=times("created"),
-            modified=times("modified"),
-            changed=times("changed"),
-            accessed=times("accessed"),
-            flags=_numpy(table["flags"], 0),
-            extra={name.removesuffix(OWN): _own(table[name]) for name in self._own},
-            errors=failed,
-        )
+    def number(name: str) -> Int64s:
+        values = _numpy(pc.cast(table[name], pa.int64()), -1)
+        return values
 
-    def _error(self, file: int) -> PseudomountError:
-        """Why nothing is known of a file."""
-        known = self._catalogue.errors.get(file)
-        return known or CorruptionError(f"file {file} could not be read when the catalogue was made", structure="file")
+    def times(name: str) -> TimeColumn:
+        known = catalogue.odd.get(name, {})
+        odd = {i: known[row] for i, row in enumerate(rows.tolist()) if row in known} if known else {}
+        return TimeColumn(_numpy(pc.cast(table[name], pa.int64()), NAT), odd)
+
+    return FileRows(
+        file=files,
+        subvolume=_numpy(table["subvolume"], 0) if "subvolume" in wanted else np.zeros(len(files), np.uint64),
+        inode=_numpy(table["inode"], 0),
+        generation=number("generation"),
+        type=kinds,
+        size=number("size"),
+        allocated=number("allocated"),
+        mode=number("mode"),
+        uid=number("uid"),
+        gid=number("gid"),
+        links=number("links"),
+        created=times("created"),
+        modified=times("modified"),
+        changed=times("changed"),
+        accessed=times("accessed"),
+        flags=_numpy(table["flags"], 0),
+        extra={name.removesuffix(OWN): _own(table[name]) for name in own},
+        errors=failed,
+    )
+
+
+def _error(catalogue: Catalogue, file: int) -> PseudomountError:
+    """Why nothing is known of a file."""
+    known = catalogue.errors.get(file)
+    return known or CorruptionError(f"file {file} could not be read when the catalogue was made", structure="file")
 
 
 def _numpy(column: pa.ChunkedArray | pa.Array, null: int) -> NDArray[Any]:

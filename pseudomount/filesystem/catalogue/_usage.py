@@ -20,7 +20,7 @@ __all__ = ["usage"]
 Int64s = NDArray[np.int64]
 
 
-def usage(catalogue: Catalogue, depth: int | None) -> pa.Table:
+def usage(catalogue: Catalogue, depth: int | None, top: int) -> pa.Table:
     """See `Catalogue.du`."""
     tree, table = catalogue.directories, catalogue.arrow
     parent = table["parent"]
@@ -30,7 +30,7 @@ def usage(catalogue: Catalogue, depth: int | None) -> pa.Table:
     _, first = np.unique(table["file"].to_numpy()[rows], return_index=True)
     rows = rows[np.sort(first)]
     place = above[rows]
-    folders = catalogue._codes[rows] == FileType.DIRECTORY
+    folders = catalogue.type_codes[rows] == FileType.DIRECTORY
     # A directory's own size is its table's; what it holds is asked for here.
     columns = {
         "files": (~folders).astype(np.int64),
@@ -39,7 +39,10 @@ def usage(catalogue: Catalogue, depth: int | None) -> pa.Table:
         "allocated": pc.fill_null(table["allocated"], 0).to_numpy()[rows],
     }
     sums = {name: _summed(tree, place, values) for name, values in columns.items()}
-    wanted = np.flatnonzero((tree.depth >= 0) & (tree.depth <= (tree.depth.max() if depth is None else depth)))
+    inside = tree.below(top)
+    if depth is not None:
+        inside &= tree.depth <= tree.depth[top] + depth
+    wanted = np.flatnonzero(inside)
     paths = pc.replace_with_mask(
         tree.prefixes(wanted), pa.array(tree.depth[wanted] == 0), pa.scalar("/", pa.large_string())
     )
