@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pseudomount.cli.enumerate import shown_paths
+from pseudomount.cli.catalogued import shown_paths
 from pseudomount.filesystem.catalogue import Catalogue
 from pseudomount.filesystem.columns import NAT
 from pseudomount.filesystem.contract import FileType

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO
 
 from pseudomount.cli.bodyfile import body_lines
+from pseudomount.cli.catalogued import entries_of, pieces
 from pseudomount.cli.entries import json_lines
-from pseudomount.cli.enumerate import entries_of, pieces
 from pseudomount.cli.options import Common
 from pseudomount.cli.places import Place
 from pseudomount.cli.progress import progress_bar

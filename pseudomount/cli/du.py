@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pseudomount.cli.enumerate import load
+from pseudomount.cli.catalogued import load
 from pseudomount.cli.options import Common
 from pseudomount.cli.output import human_size
 from pseudomount.cli.places import Place, volume_prefix

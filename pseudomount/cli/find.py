@@ -65,7 +65,7 @@ def _catalogued(
     session: Session, place: Place, start: int, filters: Filters, *, long: bool, human: bool, deleted: bool
 ) -> None:
     """In the order of the catalogue: that in which the parser reads its tables."""
-    from pseudomount.cli.enumerate import chosen, entries_of, load, pieces, shown_paths
+    from pseudomount.cli.catalogued import chosen, entries_of, load, pieces, shown_paths
 
     out = session.out
     widths = list(_WIDTHS)

@@ -89,7 +89,7 @@ def _all_below(session: Session, place: Place, show: Show, *, details: bool) -> 
         _one(place, show, details=details)
         return
     if start.file == tree.fs.root:  # one pass over the tables is faster than asking for every folder
-        from pseudomount.cli.enumerate import load
+        from pseudomount.cli.catalogued import load
         from pseudomount.filesystem.catalogue import CatalogueSource
 
         tree.source = CatalogueSource(load(place.volume), tree.fs)

@@ -109,7 +109,7 @@ def test_the_body_file_is_what_fls_says(ext4: Path) -> None:
             compared += 1
     assert compared > 450
     for name, row in named.items():
-        if "%" in name or "|" in name or name == "/":
+        if "%" in name or "|" in name or name == "/" or any(0xD800 <= ord(char) < 0xE000 for char in name):
             continue
         assert [int(text) for text in ours[name][5:8]] == [
             row[key] // 10**9 for key in ("atime_ns", "mtime_ns", "ctime_ns")
