@@ -37,10 +37,10 @@ def test_parquet(ext4: Path, tmp_path: Path) -> None:
     where = tmp_path / "files.parquet"
     ran = pm("catalogue", ext4, "-o", where)
     assert (ran.status, ran.lines) == (0, [f"{len(fixture_manifest('ext4'))} rows of disk0 are in {where}"])
-    rows = {row["path"]: row for row in pq.read_table(where).to_pylist()}
+    rows = {row["path"]: row for row in pq.read_table(where, columns=["path", "type", "size"]).to_pylist()}
     for path, truth in _truth().items():
         assert (rows[path]["type"], rows[path]["size"]) == (truth["type"], truth["size"])
-    assert "rdev_major" in rows["/"]
+    assert "rdev_major" in pq.read_schema(where).names
     assert len(Catalogue.read_parquet(where)) == len(rows) == len(fixture_manifest("ext4"))
     again = pm("catalogue", ext4, "disk0", "-o", where, "--plain", "--json")
     assert again.objects() == [{"volume": "disk0", "rows": len(rows), "output": str(where)}]

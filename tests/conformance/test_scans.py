@@ -10,10 +10,11 @@ from pseudomount.testing import MemoryDevice
 from pseudomount.testing.scan_conformance import ScanConformance
 from pseudomount_ext import ExtParser
 from pseudomount_fat import ExfatParser, FatParser
+from pseudomount_ntfs import NtfsParser
 from tests.support.catalogues import assert_equals_walk
 from tests.support.fixtures import fixture_header, fixture_image, fixture_names
 
-PARSERS: dict[str, type[Parser]] = {"ext": ExtParser, "fat": FatParser, "exf": ExfatParser}
+PARSERS: dict[str, type[Parser]] = {"ext": ExtParser, "fat": FatParser, "exf": ExfatParser, "ntf": NtfsParser}
 
 
 def _parser(fixture: str, volume: str) -> Parser:
@@ -81,6 +82,19 @@ class TestFat32(_Scan):
 
 class TestExfat(_Scan):
     fixture = "exfat"
+
+
+class TestNtfs512(_Scan):
+    fixture = "ntfs-512"
+
+
+class TestNtfs4k(_Scan):
+    fixture = "ntfs-4k"
+
+
+class TestNtfs64k(_Scan):
+    fixture = "ntfs-64k"
+    scan_rounds = 4
 
 
 def test_every_fixture_is_here() -> None:
