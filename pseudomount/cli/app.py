@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from pseudomount.cli.complete import bash_words
 from pseudomount.cli.options import (
+    BackingRootOption,
     Common,
     CountersFlag,
     DiskOption,
@@ -19,6 +20,7 @@ from pseudomount.cli.options import (
     PathArguments,
     SettingOption,
     SourceArgument,
+    StoreOption,
 )
 from pseudomount.cli.status import PIPE_CLOSED, is_broken_pipe, report, silence_stdout
 
@@ -96,24 +98,41 @@ def _root(
 
 
 def _common(
-    source: str, disk: list[str] | None, parser: str | None, option: list[str] | None, json: bool, counters: bool
+    source: str,
+    disk: list[str] | None,
+    parser: str | None,
+    option: list[str] | None,
+    json: bool,
+    counters: bool,
+    store_option: list[str] | None,
 ) -> Common:
-    return Common((source, *(disk or ())), parser, tuple(option or ()), json, counters)
+    return Common((source, *(disk or ())), parser, tuple(option or ()), json, counters, tuple(store_option or ()))
+
+
+def _settings(option: list[str] | None, backing_root: str | None) -> list[str]:
+    return [*(option or ()), *([f"backing_root={backing_root}"] if backing_root is not None else ())]
 
 
 @app.command()
 def info(
-    source: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="The disk images.", show_default=False)],
+    source: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="The disk images: paths or URLs.", show_default=False)
+    ],
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="More about each volume.")] = False,
     json: JsonFlag = False,
     parser: ParserOption = None,
     option: SettingOption = None,
+    backing_root: BackingRootOption = None,
+    store_option: StoreOption = None,
     counters: CountersFlag = False,
 ) -> int:
     """Show disks, volumes, file systems, and what is wrong with them."""
     from pseudomount.cli.info import run_info
 
-    return run_info(Common(tuple(source), parser, tuple(option or ()), json, counters), verbose=verbose)
+    common = Common(
+        tuple(source), parser, tuple(_settings(option, backing_root)), json, counters, tuple(store_option or ())
+    )
+    return run_info(common, verbose=verbose)
 
 
 @app.command("ls")
@@ -128,13 +147,20 @@ def ls_(
     disk: DiskOption = None,
     parser: ParserOption = None,
     option: SettingOption = None,
+    backing_root: BackingRootOption = None,
+    store_option: StoreOption = None,
     counters: CountersFlag = False,
 ) -> int:
     """List a folder, hidden files too. Without PATH, the volumes, or the root of the only one that can be browsed."""
     from pseudomount.cli.ls import run_ls
 
+    common = _common(source, disk, parser, _settings(option, backing_root), json, counters, store_option)
     return run_ls(
-        _common(source, disk, parser, option, json, counters), path, long=long, recursive=recursive, human=human
+        common,
+        path,
+        long=long,
+        recursive=recursive,
+        human=human,
     )
 
 
@@ -147,12 +173,18 @@ def stat_(
     disk: DiskOption = None,
     parser: ParserOption = None,
     option: SettingOption = None,
+    backing_root: BackingRootOption = None,
+    store_option: StoreOption = None,
     counters: CountersFlag = False,
 ) -> int:
     """Show everything that is known of a file: exact times, owner, attributes, streams."""
     from pseudomount.cli.stat import run_stat
 
-    return run_stat(_common(source, disk, parser, option, json, counters), path, follow=follow)
+    return run_stat(
+        _common(source, disk, parser, _settings(option, backing_root), json, counters, store_option),
+        path,
+        follow=follow,
+    )
 
 
 @app.command()
@@ -165,12 +197,14 @@ def cat(
     disk: DiskOption = None,
     parser: ParserOption = None,
     option: SettingOption = None,
+    backing_root: BackingRootOption = None,
+    store_option: StoreOption = None,
     counters: CountersFlag = False,
 ) -> int:
     """Write the content of files to standard output, byte for byte."""
     from pseudomount.cli.cat import run_cat
 
-    return run_cat(_common(source, disk, parser, option, json, counters), path)
+    return run_cat(_common(source, disk, parser, _settings(option, backing_root), json, counters, store_option), path)
 
 
 @app.command()
@@ -207,6 +241,8 @@ def find(
     disk: DiskOption = None,
     parser: ParserOption = None,
     option: SettingOption = None,
+    backing_root: BackingRootOption = None,
+    store_option: StoreOption = None,
     counters: CountersFlag = False,
 ) -> int:
     """Search below a folder; without PATH, in all volumes. What it prints can be given to cat and get as it is."""
@@ -216,7 +252,8 @@ def find(
     filters = Filters.parse(
         name=name, iname=iname, regex=regex, types=kind, min_size=min_size, max_size=max_size, newer=newer, older=older
     )
-    return run_find(_common(source, disk, parser, option, json, counters), path, filters, long=long, human=human)
+    common = _common(source, disk, parser, _settings(option, backing_root), json, counters, store_option)
+    return run_find(common, path, filters, long=long, human=human)
 
 
 @app.command()
@@ -230,6 +267,8 @@ def get(
     disk: DiskOption = None,
     parser: ParserOption = None,
     option: SettingOption = None,
+    backing_root: BackingRootOption = None,
+    store_option: StoreOption = None,
     counters: CountersFlag = False,
 ) -> int:
     """Get files and whole folders back, with their times.
@@ -239,7 +278,8 @@ def get(
     """
     from pseudomount.cli.get import run_get
 
-    return run_get(_common(source, disk, parser, option, json, counters), path, to, force=force, verbose=verbose)
+    common = _common(source, disk, parser, _settings(option, backing_root), json, counters, store_option)
+    return run_get(common, path, to, force=force, verbose=verbose)
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 from pseudomount.cli.complete import complete_parser, complete_path
 
 __all__ = [
+    "BackingRootOption",
     "Common",
     "CountersFlag",
     "DiskOption",
@@ -19,11 +20,19 @@ __all__ = [
     "PathArguments",
     "SettingOption",
     "SourceArgument",
+    "StoreOption",
 ]
 
 _OPENING = "Opening"
 
-SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help="The disk image.", show_default=False)]
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="The disk image: a path, or s3://bucket/vm.img, gs://…, az://…, https://….",
+        show_default=False,
+    ),
+]
 OptionalPath = Annotated[
     str | None,
     typer.Argument(
@@ -74,6 +83,26 @@ SettingOption = Annotated[
         show_default=False,
     ),
 ]
+StoreOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--store-option",
+        metavar="KEY=VALUE",
+        help="A setting of the store that a URL leads to, as in region=eu-west-1; may be repeated.",
+        rich_help_panel=_OPENING,
+        show_default=False,
+    ),
+]
+BackingRootOption = Annotated[
+    str | None,
+    typer.Option(
+        "--backing-root",
+        metavar="FOLDER",
+        help="Look here for the backing files that an image names, not in its own folder only.",
+        rich_help_panel=_OPENING,
+        show_default=False,
+    ),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 CountersFlag = Annotated[
     bool, typer.Option("--counters", help="Say on stderr how much was read of each disk.", rich_help_panel=_OPENING)
@@ -90,6 +119,7 @@ class Common:
         settings: "KEY=VALUE" texts.
         json: whether to print JSON.
         counters: whether to print counters.
+        store_settings: "KEY=VALUE" texts.
     """
 
     sources: tuple[str, ...]
@@ -97,3 +127,4 @@ class Common:
     settings: tuple[str, ...] = ()
     json: bool = False
     counters: bool = False
+    store_settings: tuple[str, ...] = ()

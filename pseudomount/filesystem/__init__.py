@@ -2,6 +2,7 @@
 
 from pseudomount.filesystem.columns import NAT, Names, TimeColumn, gather_ranges
 from pseudomount.filesystem.contract import (
+    ASKED_FOR,
     DataRuns,
     FileRows,
     FileSystem,
@@ -18,6 +19,7 @@ from pseudomount.filesystem.contract import (
 from pseudomount.filesystem.names import escape, printable, unescape
 
 __all__ = [
+    "ASKED_FOR",
     "NAT",
     "DataRuns",
     "FileRows",
