@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -19,20 +19,24 @@ from pseudomount.errors import (
     ObjectNotFoundError,
     PluginError,
     PseudomountError,
+    UnsupportedError,
     UsageError,
     VolumeNotFoundError,
 )
 from pseudomount.extents import ExtentIndex
-from pseudomount.filesystem import FileSystem, Match, Parser
+from pseudomount.filesystem import ASKED_FOR, FileSystem, Match, Parser
 from pseudomount.filesystem.path import BackupPath
 from pseudomount.filesystem.tree import Tree
 from pseudomount.findings import Finding, FindingLog, Severity
 from pseudomount.formats import Disk, Format
 from pseudomount.formats.detect import find_format, make_source
 from pseudomount.storage import LocalStore, Store
+from pseudomount.storage.remote import ObjectStore, connect, is_url, parse_url
 from pseudomount.volumes import VolumeSlot, discover
 
 if TYPE_CHECKING:
+    from obstore.store import ObjectStore as ObstoreStore
+
     from pseudomount.filesystem.catalogue import Catalogue
 
 __all__ = ["Backup", "BackupVolume", "Embedded", "SourceLike", "open_backup"]
@@ -105,7 +109,7 @@ class BackupVolume:
         if self._match is None:
             raise NoFileSystemError(f"{self.name}: no file system that a parser knows")
         parser = self._match[0]
-        return _guarded(parser, "open", lambda: parser.open(self.device, self.findings, self._backup.options))
+        return _guarded(parser, "open", lambda: parser.open(self.device, self.findings, self._backup._parser_options))
 
     def catalogue(
         self,
@@ -219,11 +223,13 @@ class Backup:
         parser: str | None,
         options: Mapping[str, str],
         stores: Sequence[Store] = (),
+        format_options: Collection[str] = (),
     ) -> None:
         """For use by `open_backup`."""
         self.format = format
         self.findings = findings
         self.options = options
+        self._parser_options = MappingProxyType({k: v for k, v in options.items() if k not in format_options})
         self._parser = parser
         self._stores = stores
         self._closed = False
@@ -275,7 +281,9 @@ class Backup:
             except (DamageError, PluginError) as error:
                 volume.findings.add_error(error)
                 continue
-            if match is not None and (best is None or match.score > best[1].score):
+            if match is None or (self._parser is None and match.score < ASKED_FOR):
+                continue
+            if best is None or match.score > best[1].score:
                 best = parser, match
         return best
 
@@ -310,20 +318,26 @@ def open_backup(
     *sources: SourceLike | Sequence[SourceLike],
     parser: str | None = None,
     options: Mapping[str, str] | None = None,
+    store: Store | ObstoreStore | None = None,
+    store_options: Mapping[str, str] | None = None,
 ) -> Backup:
     """Opens a backup for browsing; reads no more than the container's own tables.
 
     Args:
-        sources: paths of disk images, or (ExtentIndex, fetch) pairs, each a disk; several files are the pieces
-            of one split image where their names say so ("vm.001", "vm.002"), else a disk each.
+        sources: paths or URLs (`s3://bucket/vm.img`, see docs/stores.md) of disk images, or (ExtentIndex, fetch) pairs,
+            each a disk; several files are the pieces of one split image where their names say so ("vm.001", "vm.002"),
+            else a disk each. All files lie in one store.
         parser: the name of the parser to use for every volume; by default the one that is surest.
         options: settings of formats and parsers, by their own keys.
+        store: where the sources are names: a `Store`, or a store of obstore. It is not closed with the backup.
+        store_options: settings of the store that URLs lead to, by their own keys.
 
     Raises:
         ObjectNotFoundError: there is no such file.
+        AccessDeniedError, TransientStorageError, StorageError: it cannot be read.
         UnknownFormatError, UnsupportedError: it is nothing that a format plug-in opens.
         DamageError: it cannot be opened at all.
-        UsageError: no source, an unknown parser.
+        UsageError: no source, an unknown parser or option of the store.
     """
     given: list[SourceLike] = []
     for source in sources:
@@ -336,39 +350,72 @@ def open_backup(
     if not given:
         raise UsageError("no source was given")
     if parser is not None:
-        names = [cast("Parser", plugin).name for plugin in load_plugins(PARSERS)[0]]
-        if parser not in names:
-            raise UsageError(f"no parser is called {parser!r}; there are {', '.join(names)}")
+        parsers = {plugin.name: plugin for plugin in cast("tuple[Parser, ...]", load_plugins(PARSERS)[0])}
+        if parser not in parsers:
+            raise UsageError(f"no parser is called {parser!r}; there are {', '.join(parsers)}")
+        if reason := parsers[parser].unavailable:
+            raise UnsupportedError(f"parser {parser!r} cannot be used: {reason}")
     settings = MappingProxyType(dict(options or {}))
     findings = FindingLog()
     embedded = [cast("Embedded", item) for item in given if _is_embedded(item)]
-    if embedded and len(embedded) != len(given):
-        raise UsageError("files and (ExtentIndex, fetch) pairs cannot be mixed in one backup")
+    if embedded and (len(embedded) != len(given) or store is not None or store_options):
+        raise UsageError("(ExtentIndex, fetch) pairs cannot be mixed with files in one backup, and have no store")
     if embedded:
         disks = [(Disk(index), fetch) for index, fetch in embedded]
         return Backup(disks, format="embedded", findings=findings, parser=parser, options=settings)
-    return _open_files([Path(cast("str", item)) for item in given], findings, parser, settings)
+    place, objects, shown, owned = _locate([cast("str", item) for item in given], store, store_options)
+    try:
+        for name, told in zip(objects, shown, strict=True):
+            try:
+                place.size(name)
+            except ObjectNotFoundError as error:
+                raise ObjectNotFoundError(f"{told}: no such file") from error
+        made = make_source(place, objects, settings, cast("tuple[Format, ...]", load_plugins(FORMATS)[0]))
+        chosen = find_format(made, made.formats)
+        opened: list[tuple[Disk, Fetch | RangeStore]] = [
+            (disk, disk.store or place) for disk in chosen.open(made, findings)
+        ]
+        stores = [*(disk.store for disk, _ in opened if disk.store is not None), *([place] if owned else [])]
+        return Backup(
+            opened,
+            format=chosen.name,
+            findings=findings,
+            parser=parser,
+            options=settings,
+            stores=stores,
+            format_options={"format"}.union(*(known.options for known in made.formats)),
+        )
+    except BaseException:
+        if owned:
+            place.close()
+        raise
 
 
 def _is_embedded(item: object) -> bool:
     return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], ExtentIndex)
 
 
-def _open_files(paths: Sequence[Path], findings: FindingLog, parser: str | None, options: Mapping[str, str]) -> Backup:
-    store, names = LocalStore.for_files(paths)
-    try:
-        for name, path in zip(names, paths, strict=True):
-            try:
-                store.size(name)
-            except ObjectNotFoundError as error:
-                raise ObjectNotFoundError(f"{path}: no such file") from error
-        source = make_source(store, names, options)
-        chosen = find_format(source, cast("tuple[Format, ...]", load_plugins(FORMATS)[0]))
-        opened: list[tuple[Disk, Fetch | RangeStore]] = [(disk, store) for disk in chosen.open(source, findings)]
-        return Backup(opened, format=chosen.name, findings=findings, parser=parser, options=options, stores=[store])
-    except BaseException:
-        store.close()
-        raise
+def _locate(
+    given: Sequence[str | os.PathLike[str]], store: Store | ObstoreStore | None, options: Mapping[str, str] | None
+) -> tuple[Store, Sequence[str], Sequence[str], bool]:
+    """The store, the names in it, what messages call them, and whether the store is ours to close."""
+    if store is not None:
+        if options:
+            raise UsageError("store options are for URLs; a store that is handed over has its own")
+        names = [os.fspath(item) for item in given]
+        return (store, names, names, False) if isinstance(store, Store) else (ObjectStore(store), names, names, True)
+    places = [parse_url(str(item)) if is_url(item) else None for item in given]
+    remote = [place for place in places if place is not None and place.kind != "file"]
+    if not remote:
+        if options:
+            raise UsageError(f"store option {next(iter(options))!r}: files of this machine have none")
+        paths = [Path(place.name) if place else Path(item) for item, place in zip(given, places, strict=True)]
+        local, found = LocalStore.for_files(paths)
+        return local, found, [str(path) for path in paths], True
+    if len({place.store for place in remote}) > 1 or len(remote) < len(given):
+        raise UsageError("the files of a backup lie in one store: open those of several stores apart")
+    names = [place.name for place in remote]
+    return connect(remote[0], options), names, [f"{place.root}/{place.name}" for place in remote], True
 
 
 def _guarded(parser: Parser, verb: str, call: Callable[[], T]) -> T:

@@ -9,6 +9,7 @@ The tree::
     │   └── ClosedError                    a device or backup that was closed
     ├── StorageError (OSError)             the place where the secondary copy lies
     │   ├── ObjectNotFoundError (FileNotFoundError)
+    │   ├── AccessDeniedError (PermissionError)   no credentials, or not the right ones
     │   ├── ObjectChangedError             the object is no longer the one that was opened
     │   └── TransientStorageError          retryable
     ├── UnsupportedError                   known, but not something we read
@@ -40,6 +41,7 @@ import errno
 from typing import ClassVar
 
 __all__ = [
+    "AccessDeniedError",
     "AmbiguousVolumeError",
     "BatchTooLargeError",
     "ChecksumError",
@@ -126,6 +128,12 @@ class ObjectNotFoundError(StorageError, FileNotFoundError):
     """There is no object of this name."""
 
     code = errno.ENOENT
+
+
+class AccessDeniedError(StorageError, PermissionError):
+    """Storage refuses: there are no credentials, or they do not suffice."""
+
+    code = errno.EACCES
 
 
 class ObjectChangedError(StorageError):

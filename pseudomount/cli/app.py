@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from pseudomount.cli.complete import bash_words
 from pseudomount.cli.options import (
+    BackingRootOption,
     Common,
     CountersFlag,
     DeletedFlag,
@@ -21,6 +22,7 @@ from pseudomount.cli.options import (
     PathArguments,
     SettingOption,
     SourceArgument,
+    StoreOption,
 )
 from pseudomount.cli.status import PIPE_CLOSED, is_broken_pipe, report, silence_stdout
 
@@ -98,24 +100,41 @@ def _root(
 
 
 def _common(
-    source: str, disk: list[str] | None, parser: str | None, option: list[str] | None, json: bool, counters: bool
+    source: str,
+    disk: list[str] | None,
+    parser: str | None,
+    option: list[str] | None,
+    json: bool,
+    counters: bool,
+    store_option: list[str] | None,
 ) -> Common:
-    return Common((source, *(disk or ())), parser, tuple(option or ()), json, counters)
+    return Common((source, *(disk or ())), parser, tuple(option or ()), json, counters, tuple(store_option or ()))
+
+
+def _settings(option: list[str] | None, backing_root: str | None) -> list[str]:
+    return [*(option or ()), *([f"backing_root={backing_root}"] if backing_root is not None else ())]
 
 
 @app.command()
 def info(
-    source: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="The disk images.", show_default=False)],
+    source: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="The disk images: paths or URLs.", show_default=False)
+    ],
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="More about each volume.")] = False,
     json: JsonFlag = False,
     parser: ParserOption = None,
     option: SettingOption = None,
+    backing_root: BackingRootOption = None,
+    store_option: StoreOption = None,
     counters: CountersFlag = False,
 ) -> int:
     """Show disks, volumes, file systems, and what is wrong with them."""
     from pseudomount.cli.info import run_info
 
-    return run_info(Common(tuple(source), parser, tuple(option or ()), json, counters), verbose=verbose)
+    common = Common(
+        tuple(source), parser, tuple(_settings(option, backing_root)), json, counters, tuple(store_option or ())
+    )
+    return run_info(common, verbose=verbose)
 
 
 @app.command("ls")
@@ -130,13 +149,20 @@ def ls_(
     disk: DiskOption = None,
     parser: ParserOption = None,
     option: SettingOption = None,
+    backing_root: BackingRootOption = None,
+    store_option: StoreOption = None,
     counters: CountersFlag = False,
 ) -> int:
     """List a folder, hidden files too. Without PATH, the volumes, or the root of the only one that can be browsed."""
     from pseudomount.cli.ls import run_ls
 
+    common = _common(source, disk, parser, _settings(option, backing_root), json, counters, store_option)
     return run_ls(
-        _common(source, disk, parser, option, json, counters), path, long=long, recursive=recursive, human=human
+        common,
+        path,
+        long=long,
+        recursive=recursive,
+        human=human,
     )
 
 
@@ -149,12 +175,18 @@ def stat_(
     disk: DiskOption = None,
     parser: ParserOption = None,
     option: SettingOption = None,
+    backing_root: BackingRootOption = None,
+    store_option: StoreOption = None,
     counters: CountersFlag = False,
 ) -> int:
     """Show everything that is known of a file: exact times, owner, attributes, streams."""
     from pseudomount.cli.stat import run_stat
 
-    return run_stat(_common(source, disk, parser, option, json, counters), path, follow=follow)
+    return run_stat(
+        _common(source, disk, parser, _settings(option, backing_root), json, counters, store_option),
+        path,
+        follow=follow,
+    )
 
 
 @app.command()
@@ -167,12 +199,14 @@ def cat(
     disk: DiskOption = None,
     parser: ParserOption = None,
     option: SettingOption = None,
+    backing_root: BackingRootOption = None,
+    store_option: StoreOption = None,
     counters: CountersFlag = False,
 ) -> int:
     """Write the content of files to standard output, byte for byte."""
     from pseudomount.cli.cat import run_cat
 
-    return run_cat(_common(source, disk, parser, option, json, counters), path)
+    return run_cat(_common(source, disk, parser, _settings(option, backing_root), json, counters, store_option), path)
 
 
 @app.command()
@@ -210,6 +244,8 @@ def find(
     disk: DiskOption = None,
     parser: ParserOption = None,
     option: SettingOption = None,
+    backing_root: BackingRootOption = None,
+    store_option: StoreOption = None,
     counters: CountersFlag = False,
 ) -> int:
     """Search below a folder; without PATH, in all volumes. What it prints can be given to cat and get as it is."""
@@ -219,9 +255,8 @@ def find(
     filters = Filters.parse(
         name=name, iname=iname, regex=regex, types=kind, min_size=min_size, max_size=max_size, newer=newer, older=older
     )
-    return run_find(
-        _common(source, disk, parser, option, json, counters), path, filters, long=long, human=human, deleted=deleted
-    )
+    common = _common(source, disk, parser, _settings(option, backing_root), json, counters, store_option)
+    return run_find(common, path, filters, long=long, human=human, deleted=deleted)
 
 
 @app.command()
@@ -236,12 +271,19 @@ def du(
     disk: DiskOption = None,
     parser: ParserOption = None,
     option: SettingOption = None,
+    backing_root: BackingRootOption = None,
+    store_option: StoreOption = None,
     counters: CountersFlag = False,
 ) -> int:
     """Show what folders hold, all below them included: bytes on disk, bytes of the files, number of files."""
     from pseudomount.cli.du import run_du
 
-    return run_du(_common(source, disk, parser, option, json, counters), path, depth=depth, human=human)
+    return run_du(
+        _common(source, disk, parser, _settings(option, backing_root), json, counters, store_option),
+        path,
+        depth=depth,
+        human=human,
+    )
 
 
 @app.command()
@@ -270,13 +312,15 @@ def catalogue(
     disk: DiskOption = None,
     parser: ParserOption = None,
     option: LongSettingOption = None,
+    backing_root: BackingRootOption = None,
+    store_option: StoreOption = None,
     counters: CountersFlag = False,
 ) -> int:
     """Write a table of all files of a volume, one row a name: for pandas, polars, DuckDB, Spark, or a timeline."""
     from pseudomount.cli.catalogue import run_catalogue
 
     return run_catalogue(
-        _common(source, disk, parser, option, json, counters),
+        _common(source, disk, parser, _settings(option, backing_root), json, counters, store_option),
         volume,
         output,
         bodyfile=bodyfile,
@@ -296,6 +340,8 @@ def get(
     disk: DiskOption = None,
     parser: ParserOption = None,
     option: SettingOption = None,
+    backing_root: BackingRootOption = None,
+    store_option: StoreOption = None,
     counters: CountersFlag = False,
 ) -> int:
     """Get files and whole folders back, with their times.
@@ -305,7 +351,8 @@ def get(
     """
     from pseudomount.cli.get import run_get
 
-    return run_get(_common(source, disk, parser, option, json, counters), path, to, force=force, verbose=verbose)
+    common = _common(source, disk, parser, _settings(option, backing_root), json, counters, store_option)
+    return run_get(common, path, to, force=force, verbose=verbose)
 
 
 @app.command()

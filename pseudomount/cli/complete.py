@@ -6,7 +6,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
@@ -86,10 +86,24 @@ def complete_path(ctx: Any, args: list[str], incomplete: str) -> list[str]:
         sources += ctx.params.get("disk") or ()
         if not sources:
             return []
-        with open_backup(*sources, parser=ctx.params.get("parser")) as backup:
+        store_options = _hasty(sources, ctx.params.get("store_option") or ())
+        texts = [text.partition("=") for text in ctx.params.get("option") or ()]
+        options = {key: value for key, equals, value in texts if key and equals}
+        if ctx.params.get("backing_root"):
+            options["backing_root"] = ctx.params["backing_root"]
+        parser = ctx.params.get("parser")
+        with open_backup(*sources, parser=parser, options=options, store_options=store_options) as backup:
             return _candidates(backup, incomplete)
     except Exception:  # as above
         return []
+
+
+def _hasty(sources: list[str], texts: Sequence[str]) -> dict[str, str]:
+    """The options of a store, so that a server which does not answer soon is not waited for."""
+    options = {key: value for key, _, value in (text.partition("=") for text in texts)}
+    if not sources[0].startswith(("http", "s3", "gs", "gcs", "az", "abfs")) or "://" not in sources[0]:
+        return options
+    return {**options, "timeout": "5s", "connect_timeout": "2s", "max_retries": "1", "retry_timeout": "5s"}
 
 
 def _candidates(backup: Backup, incomplete: str) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from pseudomount.api import Backup, open_backup
+from pseudomount.api import Backup, BackupVolume, open_backup
 from pseudomount.cli.entries import Entries, long_lines
 from pseudomount.cli.output import Output, aligned, human_size, paint, shown
 from pseudomount.cli.status import report
@@ -23,13 +23,31 @@ __all__ = ["run_demo", "unpack_sample"]
 
 _NAME = "demo.img"
 _STEP = 64 << 10
+_LINES = 6
+
+#: What happened to the files, in the words of whoever calls for help; by volume.
+_LOSSES = {
+    "disk0p1": "The machine does not start any more, since somebody tidied up its boot volume.",
+    "disk0p2": "Ada has lost a letter.",
+    "disk0p3": "A contract is gone from the office's share.",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """The file that the demo gets back, as the recipe recorded it (`fixtures/make/demo.sh`)."""
+    """A file that the demo gets back, as the recipe recorded it (`fixtures/make/demo.sh`).
+
+    Attributes:
+        volume: name of the volume.
+        reader: who read the file when its SHA-256 was taken.
+        folder: what is listed first.
+        path: the file.
+        size: in bytes.
+        sha256: in hexadecimal.
+    """
 
     volume: str
+    reader: str
     folder: str
     path: str
     size: int
@@ -37,7 +55,7 @@ class _Wanted:
 
 
 def run_demo(keep: str | None, *, json: bool) -> int:
-    """Unpacks the sample, lists volumes and a folder, gets a file back and checks it."""
+    """Unpacks the sample, lists its volumes and a folder of each, gets a file of each back and checks it."""
     out = Output(json=json)
     try:
         with ExitStack() as stack:
@@ -63,18 +81,22 @@ def unpack_sample(folder: Path) -> Path:
         StorageError: it cannot be written.
     """
     target = folder / _NAME
-    data = gzip.decompress((files("pseudomount") / "samples" / f"{_NAME}.gz").read_bytes())
+    sample = files("pseudomount") / "samples" / f"{_NAME}.gz"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data:
-            return target
-        with target.open("xb") as file:
-            for at in range(0, len(data), _STEP):
-                piece = data[at : at + _STEP]
-                if piece.strip(b"\0"):
-                    file.seek(at)
-                    file.write(piece)
-            file.truncate(len(data))
+        with sample.open("rb") as packed, gzip.open(packed) as data:
+            if target.is_file():
+                if not _same(data, target):
+                    raise UsageError(f"{target}: exists, and is not the sample")
+                return target
+            with target.open("xb") as file:
+                size = 0
+                while piece := data.read(_STEP):
+                    if piece.strip(b"\0"):
+                        file.seek(size)
+                        file.write(piece)
+                    size += len(piece)
+                file.truncate(size)
     except FileExistsError as error:
         raise UsageError(f"{target}: exists, and is not the sample") from error
     except OSError as error:
@@ -82,12 +104,21 @@ def unpack_sample(folder: Path) -> Path:
     return target
 
 
-def _wanted() -> _Wanted:
-    return _Wanted(**json_text.loads((files("pseudomount") / "samples" / "demo.json").read_text("utf-8")))
+def _same(data: gzip.GzipFile, path: Path) -> bool:
+    """Whether a file holds just what the stream does."""
+    with path.open("rb") as file:
+        while piece := data.read(_STEP):
+            if file.read(len(piece)) != piece:
+                return False
+        return not file.read(1)
+
+
+def _wanted() -> list[_Wanted]:
+    rows = json_text.loads((files("pseudomount") / "samples" / "demo.json").read_text("utf-8"))
+    return [_Wanted(**row) for row in rows]
 
 
 def _show(out: Output, backup: Backup, disk: Path, folder: Path, *, kept: bool) -> None:
-    wanted = _wanted()
     size = backup.disks["disk0"].size
     say = _Story(out)
     say.step(
@@ -95,35 +126,8 @@ def _show(out: Output, backup: Backup, disk: Path, folder: Path, *, kept: bool) 
         "Opening it mounts nothing, starts no process and needs no privilege. It has these volumes:"
     )
     say.volumes(backup)
-    volume = backup.volumes[wanted.volume]
-    root = volume.root
-    place = root / wanted.folder.lstrip("/")
-    say.step(f"{wanted.volume}:{wanted.folder}, read right from the structures of {volume.filesystem}:")
-    listing = place.listing()
-    entries = Entries.of_listing(volume.name, listing, rows=True)
-    which = entries.sorted_by_name()[0]
-    say.plain(long_lines(entries, which, [shown(entries.names[i], volume.fs.name_encoding) for i in which.tolist()]))
-    source = root / wanted.path.lstrip("/")
-    goal = folder / source.name
-    content = source.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != wanted.sha256 or len(content) != wanted.size:
-        raise CorruptionError(
-            f"{wanted.path}: SHA-256 {digest}, where {wanted.sha256} was recorded", structure="content"
-        )
-    try:
-        goal.write_bytes(content)
-        modified = source.stat().st_mtime_ns
-        if modified is not None and os.name == "posix":
-            os.utime(goal, ns=(modified, modified))
-    except OSError as error:
-        raise StorageError(f"{goal}: {error.strerror}") from error
-    say.step(
-        f"Say Ada has lost a letter since. It comes back from {wanted.volume}:{wanted.path}\n"
-        f"to {goal}, {len(content)} bytes, SHA-256\n{digest},\n"
-        "which is what sha256sum said when the Linux kernel read this disk. It begins:"
-    )
-    say.plain([f"> {line}".rstrip() for line in content.decode("utf-8").splitlines()[:6]] + ["> …"])
+    wanted = _wanted()
+    recovered = [_recover(say, backup.volumes[each.volume], each, folder / "recovered") for each in wanted]
     counted = backup.disks["disk0"].counters
     say.step(
         f"All this read {human_size(counted.bytes_fetched)} of the disk's {human_size(size)}, "
@@ -133,18 +137,75 @@ def _show(out: Output, backup: Backup, disk: Path, folder: Path, *, kept: bool) 
     if out.json:
         out.object(
             {
-                "disk": str(disk).encode("utf-8", "backslashreplace").decode("utf-8"),
+                "disk": _text(disk),
                 "size": size,
-                "volume": wanted.volume,
-                "path": wanted.path,
-                "sha256": digest,
-                "expected_sha256": wanted.sha256,
+                "recovered": recovered,
                 "requests": counted.requests,
                 "bytes_fetched": counted.bytes_fetched,
                 "bytes_delivered": counted.bytes_delivered,
                 "kept": kept,
             }
         )
+
+
+def _recover(say: _Story, volume: BackupVolume, wanted: _Wanted, folder: Path) -> dict[str, object]:
+    """Lists a folder of a volume, brings a file back and checks it; what JSON says of that."""
+    place = volume.root / wanted.folder.lstrip("/")
+    say.step(
+        f"{_LOSSES.get(wanted.volume, 'A file is gone.')}\n"
+        f"This is {wanted.volume}:{wanted.folder}, read right from the structures of {volume.filesystem}:"
+    )
+    entries = Entries.of_listing(volume.name, place.listing(), rows=True)
+    which = entries.sorted_by_name()[0]
+    names = [shown(entries.names[i], volume.fs.name_encoding) for i in which.tolist()]
+    say.plain([_cut(line) for line in long_lines(entries, which, names)])
+    source = volume.root / wanted.path.lstrip("/")
+    goal = folder / source.name
+    content = source.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != wanted.sha256 or len(content) != wanted.size:
+        raise CorruptionError(
+            f"{wanted.path}: SHA-256 {digest}, where {wanted.sha256} was recorded", structure="content"
+        )
+    _write(goal, content, source.stat().st_mtime_ns)
+    say.more(
+        f"{wanted.path} comes back\nto {goal}, {len(content)} bytes, SHA-256\n{digest},\n"
+        f"which is what sha256sum said of it through {wanted.reader}. It begins:"
+    )
+    say.plain([f"> {line}".rstrip() for line in content.decode("utf-8").splitlines()[:_LINES]] + ["> …"])
+    return {
+        "volume": wanted.volume,
+        "filesystem": volume.filesystem,
+        "path": wanted.path,
+        "destination": _text(goal),
+        "size": len(content),
+        "sha256": digest,
+        "expected_sha256": wanted.sha256,
+    }
+
+
+def _write(goal: Path, content: bytes, modified: int | None) -> None:
+    """A file of the sample; one that is there already and says something else stays as it is."""
+    try:
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with goal.open("xb") as file:
+                file.write(content)
+        except FileExistsError:
+            if not goal.is_file() or goal.read_bytes() != content:
+                raise UsageError(f"{goal}: exists, and is not the sample's") from None
+        if modified is not None and os.name == "posix":
+            os.utime(goal, ns=(modified, modified))
+    except OSError as error:
+        raise StorageError(f"{goal}: {error.strerror}") from error
+
+
+def _cut(line: str, width: int = 110) -> str:
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _text(path: Path) -> str:
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class _Story:
@@ -161,6 +222,10 @@ class _Story:
         number = paint(f"{self._number}.", "1", self._out.colour)
         self._print([("" if self._number == 1 else "\n") + f"{number} {first}", *(f"   {line}" for line in more)])
 
+    def more(self, text: str) -> None:
+        """What follows in the same step."""
+        self._print(["", *(f"   {line}" for line in text.split("\n"))])
+
     def plain(self, lines: list[str]) -> None:
         """What there is to see."""
         self._print(["", *(f"     {line}" for line in lines)])
@@ -174,17 +239,19 @@ class _Story:
             )
         )
 
-    def end(self, wanted: _Wanted, disk: Path, *, kept: bool) -> None:
+    def end(self, wanted: list[_Wanted], disk: Path, *, kept: bool) -> None:
         """What to try next."""
         name = f'"{disk}"' if " " in str(disk) else str(disk)
         lines = [] if kept else ["pseudomount demo --keep .", ""]
         name = name if kept else _NAME
+        boot, system, data = (each.volume for each in wanted)
         lines += [
             f"pseudomount info {name}",
-            f"pseudomount ls -l {name} {wanted.volume}:/etc",
+            f"pseudomount ls -lR {name} {boot}:/EFI",
             f"pseudomount find {name} --name '*.txt' --newer 2024-02-29",
-            f"pseudomount cat {name} {wanted.volume}:/etc/fstab",
-            f"pseudomount get {name} {wanted.volume}:{wanted.folder} --to recovered",
+            f"pseudomount cat {name} {system}:/etc/fstab",
+            f"pseudomount stat {name} {data}:/Downloads/form.txt",
+            f"pseudomount get {name} {system}:/home/ada {data}:/Contracts --to recovered",
         ]
         if os.name == "nt":
             lines = [line.replace("'", '"') for line in lines]

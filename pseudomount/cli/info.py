@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
+
 from pseudomount.api import BackupVolume
 from pseudomount.cli.options import Common
 from pseudomount.cli.output import human_size, paint
@@ -22,16 +25,21 @@ def run_info(common: Common, *, verbose: bool) -> int:
             _try_open(session, volume)
         if out.json:
             for name, disk in backup.disks.items():
-                out.object({"disk": name, "format": backup.format, "size": disk.size, "sector_size": disk.sector_size})
+                said = {"disk": name, "format": backup.format, "size": disk.size, "sector_size": disk.sector_size}
+                facts = _facts(session, name)
+                out.object(said | ({"facts": facts} if facts else {}))
             for volume in backup.volumes:
                 details = _details(volume) if verbose else None
                 out.object(volume_object(volume) | ({} if details is None else {"details": details}))
         else:
-            out.lines(
-                f"{paint(name, '1', out.colour)}: {human_size(disk.size)} ({disk.size:,} bytes), "
-                f"{backup.format}, sectors of {disk.sector_size} bytes"
-                for name, disk in backup.disks.items()
-            )
+            for name, disk in backup.disks.items():
+                out.lines(
+                    [
+                        f"{paint(name, '1', out.colour)}: {human_size(disk.size)} ({disk.size:,} bytes), "
+                        f"{backup.format}, sectors of {disk.sector_size} bytes",
+                        *(f"  {key}: {printable(_told(value))}" for key, value in _facts(session, name).items()),
+                    ]
+                )
             if len(backup.volumes):
                 out.lines([""])
                 print_volumes(session, backup.volumes)
@@ -42,6 +50,28 @@ def run_info(common: Common, *, verbose: bool) -> int:
             raise NoFileSystemError(why_nothing(common, session))
 
     return run(common, work, everything=True)
+
+
+def _facts(session: Session, disk: str) -> dict[str, object]:
+    """What the container says of itself."""
+    facts: dict[str, object] = {}
+    for key, value in session.backup.metadata[disk].items():
+        if key.endswith(".json"):
+            said = json.loads(value)
+            facts.update(
+                {name.replace("_", " "): fact for name, fact in said.items()} if isinstance(said, dict) else {}
+            )
+    return facts
+
+
+def _told(value: object) -> str:
+    """A fact of the container on one line."""
+    if isinstance(value, list):
+        return ", ".join(map(_told, value))
+    if isinstance(value, dict) and {"name", "id", "taken"} <= value.keys():
+        taken = datetime.fromtimestamp(int(value["taken"]), UTC)
+        return f"{value['name']} (id {value['id']}, {taken:%Y-%m-%d %H:%M} UTC)"
+    return _plain(value)
 
 
 def _try_open(session: Session, volume: BackupVolume) -> None:

@@ -10,6 +10,7 @@ import typer
 from pseudomount.cli.complete import complete_parser, complete_path
 
 __all__ = [
+    "BackingRootOption",
     "Common",
     "CountersFlag",
     "DeletedFlag",
@@ -21,11 +22,19 @@ __all__ = [
     "PathArguments",
     "SettingOption",
     "SourceArgument",
+    "StoreOption",
 ]
 
 _OPENING = "Opening"
 
-SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help="The disk image.", show_default=False)]
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="The disk image: a path, or s3://bucket/vm.img, gs://…, az://…, https://….",
+        show_default=False,
+    ),
+]
 OptionalPath = Annotated[
     str | None,
     typer.Argument(
@@ -86,6 +95,26 @@ LongSettingOption = Annotated[
         show_default=False,
     ),
 ]
+StoreOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--store-option",
+        metavar="KEY=VALUE",
+        help="A setting of the store that a URL leads to, as in region=eu-west-1; may be repeated.",
+        rich_help_panel=_OPENING,
+        show_default=False,
+    ),
+]
+BackingRootOption = Annotated[
+    str | None,
+    typer.Option(
+        "--backing-root",
+        metavar="FOLDER",
+        help="Look here for the backing files that an image names, not in its own folder only.",
+        rich_help_panel=_OPENING,
+        show_default=False,
+    ),
+]
 DeletedFlag = Annotated[bool, typer.Option("--deleted", help="What was deleted as well; it is marked as such.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 CountersFlag = Annotated[
@@ -103,6 +132,7 @@ class Common:
         settings: "KEY=VALUE" texts.
         json: whether to print JSON.
         counters: whether to print counters.
+        store_settings: "KEY=VALUE" texts.
     """
 
     sources: tuple[str, ...]
@@ -110,3 +140,4 @@ class Common:
     settings: tuple[str, ...] = ()
     json: bool = False
     counters: bool = False
+    store_settings: tuple[str, ...] = ()

@@ -13,7 +13,10 @@ __all__ = ["run_parsers"]
 
 
 def run_parsers(*, json: bool) -> int:
-    """Lists formats and parsers, with the distribution that each came with; one that does not load is damage."""
+    """Lists formats and parsers, with the distribution that each came with; one that does not load is damage.
+
+    One that lacks a library of an extra is listed, with the reason, and is none.
+    """
     out = Output(json=json)
     homes = {
         (group, point.value): (point.dist.name, point.dist.version) if point.dist else ("", "")
@@ -28,9 +31,11 @@ def run_parsers(*, json: bool) -> int:
             name = str(getattr(plugin, "name", "?"))
             place = f"{type(plugin).__module__}:{type(plugin).__qualname__}"
             home = next((home for (g, v), home in homes.items() if g == group and _same(v, plugin)), ("", ""))
+            reason = str(getattr(plugin, "unavailable", ""))
             if json:
-                out.object({"kind": kind, "name": name, "class": place, "distribution": home[0], "version": home[1]})
-            rows.append((kind, name, " ".join(home) or place))
+                about = {"kind": kind, "name": name, "class": place, "distribution": home[0], "version": home[1]}
+                out.object({**about, "unavailable": reason} if reason else about)
+            rows.append((kind, name, (" ".join(home) or place) + (f"  (unavailable: {reason})" if reason else "")))
         for failure in failed:
             failures.append(str(failure))
             if json:

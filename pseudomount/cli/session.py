@@ -118,7 +118,12 @@ def run(common: Common, work: Callable[[Session], None], *, everything: bool = F
     """Opens the backup, lets a command work, and says at the end what was wrong; returns the exit status."""
     out = Output(json=common.json)
     try:
-        backup = open_backup(*common.sources, parser=common.parser, options=_settings(common.settings))
+        backup = open_backup(
+            *common.sources,
+            parser=common.parser,
+            options=_settings("-o", common.settings),
+            store_options=_settings("--store-option", common.store_settings),
+        )
     except PseudomountError as error:
         if common.json:
             out.object({"error": str(error), "kind": type(error).__name__})
@@ -132,11 +137,11 @@ def run(common: Common, work: Callable[[Session], None], *, everything: bool = F
         return session.finish(everything=everything, counters=common.counters)
 
 
-def _settings(texts: tuple[str, ...]) -> dict[str, str]:
+def _settings(option: str, texts: tuple[str, ...]) -> dict[str, str]:
     settings = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not key or not equals:
-            raise UsageError(f"-o {text}: settings are KEY=VALUE")
+            raise UsageError(f"{option} {text}: settings are KEY=VALUE")
         settings[key] = value
     return settings

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pseudomount.device.ranges import coalesce
 from pseudomount.errors import (
+    AccessDeniedError,
     ObjectChangedError,
     ObjectNotFoundError,
     PseudomountError,
@@ -195,10 +196,15 @@ class Fetcher:
         """Fetches ranges (none empty) of objects; each range is covered by exactly one answer.
 
         A request that fails is tried again in halves, down to its ranges, so that one bad sector costs only those
-        that need it; except where the object is gone or storage is, for then all would fail in turn.
+        that need it; except where the object is gone or storage is, for then all would fail in turn. Storage that is
+        out of reach has been asked again and again when it says so: it is not asked for the rest.
         """
+        gone: PseudomountError | None = None
         for wave in self._waves(self._requests(names, numbers, offsets, lengths)):
-            for request, answer in zip(wave, self._answers(wave), strict=True):
+            answers = self._answers(wave) if gone is None else [gone] * len(wave)
+            for request, answer in zip(wave, answers, strict=True):
+                if self._remote and isinstance(answer, TransientStorageError):
+                    gone = answer
                 yield from self._settled(request, answer, offsets, lengths)
 
     def _requests(
@@ -243,13 +249,24 @@ class Fetcher:
         if self._store is not None and all(request.name == wave[0].name for request in wave):
             try:
                 answers = self._store.read_ranges(wave[0].name, [(r.offset, r.length) for r in wave])
-            except Exception:  # which of them failed is found out one by one
+            except Exception as error:
                 self._tally.add(1)
+                if isinstance(error, PseudomountError) and _hopeless(error):
+                    return [error] * len(wave)
+                # Which of them failed is found out one by one.
             else:
                 if len(answers) == len(wave):
                     self._tally.add(len(wave), sum(map(len, answers)))
                     return [bytes(data[: r.length]) for data, r in zip(answers, wave, strict=True)]
-        return list(self._pool().map(self._try, wave))
+        gone: list[PseudomountError] = []
+
+        def attempt(request: _Request) -> bytes | PseudomountError:
+            answer = gone[0] if gone else self._try(request)
+            if isinstance(answer, TransientStorageError):
+                gone.append(answer)
+            return answer
+
+        return list(self._pool().map(attempt, wave))
 
     def _try(self, request: _Request) -> bytes | PseudomountError:
         try:
@@ -281,7 +298,7 @@ class Fetcher:
 
 
 def _hopeless(error: PseudomountError) -> bool:
-    return isinstance(error, ObjectNotFoundError | ObjectChangedError | TransientStorageError)
+    return isinstance(error, ObjectNotFoundError | ObjectChangedError | TransientStorageError | AccessDeniedError)
 
 
 def translated(error: Exception, name: str, offset: int, length: int) -> PseudomountError:

@@ -102,7 +102,7 @@ def walk(index: ExtentIndex, offset: int, length: int, *, pieces: int = 1 << 18)
     largest = max(64 << 30, length >> 10)
     while at < end:
         step = max(1 << 20, min(step, largest))
-        here = min(step, end - at)
+        here = min(step, end - at, max(1 << 20, index.reach(at, pieces)))
         answer = index.resolve([at], [here])
         yield at, here, answer
         at += here

@@ -158,5 +158,12 @@ class ExtentIndex(ABC):
         errors = {0: pieces.errors[1]} if 1 in pieces.errors else {}
         return replace(exact, ranges=np.zeros(len(exact), np.int64), errors=errors)
 
+    def reach(self, offset: int, pieces: int) -> int:
+        """Bytes from `offset` on that `resolve` answers in not many more than so many pieces; all the rest if unsure.
+
+        For those who resolve long ranges in steps: told without loading anything, from what is known at opening.
+        """
+        return max(self.size - offset, 0)
+
     def close(self) -> None:  # noqa: B027  (optional to implement)
         """Frees what the index holds."""

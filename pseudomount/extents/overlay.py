@@ -111,6 +111,11 @@ class OverlayIndex(ExtentIndex):
         none = np.zeros(1, np.int64)
         return holes(none, np.array([first], np.int64), np.array([last - first], np.int64))
 
+    def reach(self, offset: int, pieces: int) -> int:
+        """As far as all layers do; see `ExtentIndex.reach`."""
+        share = max(1, pieces // len(self._layers))
+        return min((index.reach(offset, share) for index, end in self._layers if offset < end), default=0)
+
     def close(self) -> None:
         """Closes all layers."""
         for index, _ in self._layers:

@@ -2,6 +2,7 @@
 
 from pseudomount.filesystem.columns import NAT, Names, TimeColumn, gather_ranges
 from pseudomount.filesystem.contract import (
+    ASKED_FOR,
     DataRuns,
     FileRows,
     FileSystem,
@@ -19,6 +20,7 @@ from pseudomount.filesystem.names import escape, printable, unescape
 from pseudomount.filesystem.scan import ScanBatch, ScanLinks, ScanStreams
 
 __all__ = [
+    "ASKED_FOR",
     "NAT",
     "DataRuns",
     "FileRows",

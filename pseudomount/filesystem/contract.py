@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ from pseudomount.filesystem.scan import ScanBatch, scan_by_walk
 from pseudomount.findings import FindingLog
 
 __all__ = [
+    "ASKED_FOR",
     "DataRuns",
     "FileRows",
     "FileSystem",
@@ -140,6 +142,10 @@ class FileSystem(ABC):
         """Frees what it holds; not its device."""
 
 
+#: A match of a lower score is a second opinion: for those who ask for it by name.
+ASKED_FOR: Final = 10
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
     """What `probe` found.
@@ -148,7 +154,8 @@ class Match:
         filesystem: "ext4", "ntfs", "fat32" …
         label, uuid: as in `FileSystem`.
         score: how sure; the highest of several parsers opens the volume. 100 is a magic number and a sound superblock,
-            50 a magic number with doubts (a backup superblock, a bad checksum).
+            50 a magic number with doubts (a backup superblock, a bad checksum). Below `ASKED_FOR` the parser is taken
+            only where the user names it.
     """
 
     filesystem: str
@@ -162,9 +169,16 @@ class Parser(ABC):
 
     Attributes:
         name: as `--parser` takes it.
+        unavailable: why it cannot open anything here, such as a library that is not installed, and what to do about it;
+            "" where it can. It may still probe, so that `open` can tell the user.
     """
 
     name: str
+
+    @property
+    def unavailable(self) -> str:
+        """Why it cannot open anything here; see above."""
+        return ""
 
     @abstractmethod
     def probe(self, device: BlockDevice) -> Match | None:

@@ -26,6 +26,8 @@ class Source:
         head: the first bytes of the first object (up to 64 KiB).
         size: bytes of the first object.
         options: what the user asked for beyond that, by the format's own keys.
+        formats: what else can be opened: for the backing files that an image names.
+        above: the images that refer to this one, the one that was named for opening first.
     """
 
     store: Store
@@ -33,6 +35,8 @@ class Source:
     head: bytes
     size: int
     options: Mapping[str, str] = field(default_factory=dict)
+    formats: Sequence[Format] = ()
+    above: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +44,17 @@ class Disk:
     """One virtual disk of a source.
 
     Attributes:
-        index: where its bytes are. Objects are named as in the source's store.
+        index: where its bytes are. Objects are named as in the source's store, or in `store`.
         sector_size: bytes, where the format says; else 512.
-        metadata: what the hypervisor kept with it, name → bytes; browsing never needs it.
+        metadata: what the hypervisor kept with it, name → bytes; browsing never needs it. What is named "*.json" is
+            an object of plain values, which `pseudomount info` shows.
+        store: where the objects lie, if not all of them are in the source's store. Closed with the backup.
     """
 
     index: ExtentIndex
     sector_size: int = 512
     metadata: Mapping[str, bytes] = field(default_factory=dict)
+    store: Store | None = None
 
 
 class Format(ABC):
@@ -56,10 +63,12 @@ class Format(ABC):
     Attributes:
         name: as the field calls it: "raw", "qcow2".
         priority: formats are probed from the highest down; raw, which fits everything, is last.
+        options: the keys of `Source.options` that mean something to it, besides "format"; parsers never see them.
     """
 
     name: str
     priority: int = 0
+    options: frozenset[str] = frozenset()
 
     @abstractmethod
     def probe(self, source: Source) -> bool:

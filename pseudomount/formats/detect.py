@@ -14,8 +14,15 @@ __all__ = ["HEAD", "find_format", "make_source"]
 HEAD = 64 << 10
 
 
-def make_source(store: Store, names: Sequence[str], options: Mapping[str, str] | None = None) -> Source:
-    """What formats are asked about.
+def make_source(
+    store: Store,
+    names: Sequence[str],
+    options: Mapping[str, str] | None = None,
+    formats: Sequence[Format] = (),
+    *,
+    above: Sequence[str] = (),
+) -> Source:
+    """What formats are asked about; `formats` and `above` as `Source` has them.
 
     Raises:
         UsageError: no name.
@@ -24,7 +31,8 @@ def make_source(store: Store, names: Sequence[str], options: Mapping[str, str] |
     if not names:
         raise UsageError("nothing to open")
     size = store.size(names[0])
-    return Source(store, tuple(names), store.read(names[0], 0, min(size, HEAD)), size, dict(options or {}))
+    head = store.read(names[0], 0, min(size, HEAD))
+    return Source(store, tuple(names), head, size, dict(options or {}), tuple(formats), tuple(above))
 
 
 def find_format(source: Source, formats: Sequence[Format]) -> Format:

@@ -39,7 +39,8 @@ _RESTORE = "restore the disk from it with the tool that made it"
 #: trailer; AFF, WIM and Android sparse headers; Proxmox vma_spec.txt and Proxmox Backup Server file-formats; POSIX
 #: ustar; the RFCs and format descriptions of the compressors.
 KNOWN: tuple[Known, ...] = (
-    Known("qcow2", b"QFI\xfb"),
+    Known("QCOW", b"QFI\xfb\0\0\0\1"),
+    Known("qcow2", b"QFI\xfb", advice="open it first, or by itself; or take its very bytes for the disk: format=raw"),
     Known("QED", b"QED\0"),
     Known("VMDK", b"KDMV"),
     Known("VMDK", b"COWD"),

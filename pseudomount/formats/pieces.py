@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pseudomount.errors import CorruptionError, UsageError
+from pseudomount.errors import AccessDeniedError, CorruptionError, UnsupportedError, UsageError
 from pseudomount.findings import FindingLog, Severity
 from pseudomount.storage import Store
 
@@ -101,7 +101,8 @@ def group_names(names: Sequence[str], split: str) -> list[list[str]]:
 def find_pieces(store: Store, names: Sequence[str], findings: FindingLog) -> list[str]:
     """All pieces of a disk of which these were named: the only one, or several in the order to be kept.
 
-    A first piece that is named alone brings those that follow it in the store.
+    A first piece that is named alone brings those that follow it in the store. Where the store does not let us list
+    them, that is a note, and there are none.
 
     Raises:
         CorruptionError: a piece is missing between others.
@@ -111,11 +112,7 @@ def find_pieces(store: Store, names: Sequence[str], findings: FindingLog) -> lis
     first = parts[0]
     if first is None or any(part is None or part.stem != first.stem for part in parts):
         return list(names)
-    beside = {}
-    for name in store.list(first.stem):
-        part = numbered(name)
-        if part is not None and part.stem == first.stem and part.number.isdigit() == first.number.isdigit():
-            beside[part.number] = name
+    beside = _beside(store, first, findings)
     if len(names) > 1:
         _check_given(names, [part for part in parts if part is not None], beside, findings)
         return list(names)
@@ -126,6 +123,26 @@ def find_pieces(store: Store, names: Sequence[str], findings: FindingLog) -> lis
     if first.number.isdigit() and int(first.number) == 1 and zero in beside:
         raise UsageError(f"{names[0]} is the second piece of a disk: name the first one, {beside[zero]}")
     return [names[0], *_following(store, names[0], first, beside)]
+
+
+def _beside(store: Store, piece: Numbered, findings: FindingLog) -> dict[str, str]:
+    """The pieces, or what may be, in the same folder: number → name."""
+    letters = not piece.number.isdigit()
+    if store.remote and letters and not piece.first and len(piece.number) > 2:
+        return {}  # "vm.img", "vm.raw": no request for that
+    try:
+        names = store.list(piece.stem)
+    except (AccessDeniedError, UnsupportedError) as error:
+        if piece.first or not letters:
+            message = f"whether more pieces of the disk follow cannot be seen; name them all if there are: {error}"
+            findings.add(Severity.NOTE, message, structure="split raw")
+        return {}
+    parts = ((name, numbered(name)) for name in names)
+    return {
+        part.number: name
+        for name, part in parts
+        if part is not None and part.stem == piece.stem and part.number.isdigit() != letters
+    }
 
 
 def _following(store: Store, name: str, first: Numbered, beside: dict[str, str]) -> Iterator[str]:

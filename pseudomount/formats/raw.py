@@ -13,6 +13,9 @@ from pseudomount.formats.pieces import find_pieces, group_names
 
 __all__ = ["RawFormat"]
 
+#: Containers that have a plug-in of ours: here only where they were named among raw images.
+_OURS = ("qcow2",)
+
 
 class RawFormat(Format):
     """Raw images. What bears the magic number of another container is refused, never taken for raw.
@@ -27,6 +30,7 @@ class RawFormat(Format):
 
     name = "raw"
     priority = -1000
+    options = frozenset({"sector_size", "split"})
 
     def probe(self, source: Source) -> bool:
         """Whatever is not empty; `open` refuses other containers by name."""
@@ -77,4 +81,5 @@ class RawFormat(Format):
         known = recognise(head, source.store.read(last, last_size - tail, tail))
         if known is not None:
             advice = known.advice.replace("{}", first)
-            raise UnsupportedError(f"{first} is in {known.name} format, which this version does not open; {advice}")
+            refused = "not raw" if known.name in _OURS else "which this version does not open"
+            raise UnsupportedError(f"{first} is in {known.name} format, {refused}; {advice}")

@@ -2,5 +2,6 @@
 
 from pseudomount.storage.contract import Store
 from pseudomount.storage.local import LocalStore
+from pseudomount.storage.remote import ObjectStore
 
-__all__ = ["LocalStore", "Store"]
+__all__ = ["LocalStore", "ObjectStore", "Store"]

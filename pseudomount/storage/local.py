@@ -86,6 +86,14 @@ class LocalStore(Store):
         by_path = {path: name for name, path in named.items()}
         return cls(root, named=named), tuple(by_path[path] for path in given)
 
+    def path(self, name: str) -> Path:
+        """Where a file lies that was named at making the store, or is below its folder.
+
+        Raises:
+            StorageError: the name leads out of the folder.
+        """
+        return self._named.get(name) or self._inside(name)
+
     # -- the contract --------------------------------------------------------------------------------------------
 
     def size(self, name: str) -> int:
@@ -168,7 +176,7 @@ class LocalStore(Store):
                 handle.check(name)
                 handle.checked = now
             return handle
-        path = self._named.get(name) or self._inside(name)
+        path = self.path(name)
         try:
             handle = _Handle(path, name)
         except OSError as error:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.support import sample_bytes
+from tests.cli.support import cut_disk
+from tests.support.s3_fixture import bucket, s3_server
+
+__all__ = ["bucket", "disk", "s3_server"]
 
 
 @pytest.fixture(scope="session")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("sample") / "demo.img"
-    path.write_bytes(sample_bytes())
-    return path
+    return cut_disk(tmp_path_factory.mktemp("sample") / "demo.img")

@@ -1,4 +1,4 @@
-"""How tests run the command line, and what the Linux kernel saw of the sample (`fixtures/make/demo.sh`)."""
+"""How tests run the command line, and what independent readers saw of the sample (`fixtures/make/demo.sh`)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from pseudomount.cli.app import app
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "pseudomount" / "samples" / "demo.img.gz"
 MANIFEST = ROOT / "fixtures" / "demo.manifest.jsonl"
+#: First byte and size of its volumes, as the recipe told sgdisk.
+BOOT, SYSTEM, DATA = (2048 << 9, 67_584 << 9), (69_632 << 9, 36_864 << 9), (106_496 << 9, 16_384 << 9)
 LETTER = "/home/ada/letters/to-babbage.txt"
 
 
@@ -85,7 +87,7 @@ def seen_header() -> dict[str, Any]:
 
 
 def seen(volume: str, below: str = "", *, direct: bool = False) -> dict[str, dict[str, Any]]:
-    """Absolute path → what the kernel saw there, for everything (right, with `direct`) below a folder."""
+    """Absolute path → what the reader saw there, for everything (right, with `direct`) below a folder."""
     top = below.strip("/") + "/" if below.strip("/") else ""
     found = {
         "/" + row["path"]: row
@@ -95,9 +97,16 @@ def seen(volume: str, below: str = "", *, direct: bool = False) -> dict[str, dic
     return {path: row for path, row in found.items() if not direct or "/" not in path[1 + len(top) :]}
 
 
-def cut_disk(target: Path, size: int) -> Path:
-    """The sample as a file of `size` bytes."""
-    target.write_bytes(sample_bytes()[:size])
+def cut_disk(target: Path, size: int | None = None) -> Path:
+    """The sample as a sparse file, or its first `size` bytes."""
+    data = memoryview(sample_bytes())[:size]
+    with target.open("wb") as file:
+        for at in range(0, len(data), 1 << 16):
+            piece = bytes(data[at : at + (1 << 16)])
+            if piece.strip(b"\0"):
+                file.seek(at)
+                file.write(piece)
+        file.truncate(len(data))
     return target
 
 

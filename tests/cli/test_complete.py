@@ -29,7 +29,9 @@ def test_commands_and_options() -> None:
 
 
 def test_volumes(disk: Path) -> None:
-    assert in_bash("ls", str(disk), "") == ["disk0p1:/", "boot:/", "disk0p2:/", "system:/"]
+    assert in_bash("ls", str(disk), "") == [
+        "disk0p1:/", "BOOT:/", "disk0p2:/", "system:/", "disk0p3:/", "Data:/",
+    ]  # fmt: skip
 
 
 def test_the_only_volume_that_fits_goes_on_inside(disk: Path) -> None:

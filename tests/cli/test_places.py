@@ -6,26 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.support import pm, sample_bytes, tool
+from tests.cli.support import DATA, pm, sample_bytes, tool
 
 
 @pytest.fixture
 def single(tmp_path: Path) -> Path:
-    """A disk with one volume only: the partition of the sample that is /boot, as a disk without a table."""
-    path = tmp_path / "boot.img"
-    path.write_bytes(sample_bytes()[2048 * 512 : 10240 * 512])
+    """A disk with one volume only: the partition of the sample that is the office's data, as a disk without a table."""
+    path = tmp_path / "data.img"
+    path.write_bytes(sample_bytes()[DATA[0] : sum(DATA)])
     return path
 
 
-@pytest.mark.parametrize("path", ["/grub", "grub", "/grub/", "disk0:/grub", "boot:/grub", "boot:grub"])
+@pytest.mark.parametrize("path", ["/Config", "Config", "/Config/", "disk0:/Config", "Data:/Config", "Data:Config"])
 def test_one_volume_needs_no_name(single: Path, path: str) -> None:
     ran = pm("ls", single, path)
-    assert (ran.status, ran.lines) == (0, ["grub.cfg"])
+    assert (ran.status, ran.lines) == (0, ["office.ini"])
 
 
 def test_no_path_is_the_root_of_the_only_volume(single: Path) -> None:
-    assert "grub" in pm("ls", single).lines
-    assert "/grub/grub.cfg" in pm("find", single).lines
+    assert "Config" in pm("ls", single).lines
+    assert "/Config/office.ini" in pm("find", single).lines
 
 
 def test_several_volumes_need_a_name_and_the_error_says_which(disk: Path) -> None:
@@ -33,8 +33,9 @@ def test_several_volumes_need_a_name_and_the_error_says_which(disk: Path) -> Non
     assert ran.status == 2
     assert ran.out == b""
     [line] = ran.err.splitlines()
-    assert "disk0p1 (ext2 boot)" in line
+    assert "disk0p1 (fat32 BOOT)" in line
     assert "disk0p2 (ext4 system)" in line
+    assert "disk0p3 (ntfs Data)" in line
     assert "disk0p2:/etc/fstab" in line  # where it is
 
 
@@ -44,16 +45,16 @@ def test_a_volume_that_is_not_there(disk: Path, single: Path) -> None:
         assert ran.status == 1
         [line] = ran.err.splitlines()
         assert line.startswith("pseudomount: no volume is called 'nosuch'")
-        assert "boot" in line
+        assert "Data" in line
 
 
 def test_two_volumes_of_one_label(tmp_path: Path, single: Path) -> None:
     other = tmp_path / "other.img"
     other.write_bytes(single.read_bytes())
-    ran = pm("ls", single, "--disk", other, "boot:/")
+    ran = pm("ls", single, "--disk", other, "Data:/")
     assert ran.status == 2
-    assert "several volumes are called 'boot'" in ran.err
-    assert pm("ls", single, "--disk", other, "disk1:/grub").lines == ["grub.cfg"]
+    assert "several volumes are called 'Data'" in ran.err
+    assert pm("ls", single, "--disk", other, "disk1:/Config").lines == ["office.ini"]
 
 
 @pytest.mark.tools("debugfs", "mke2fs")

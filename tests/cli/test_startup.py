@@ -58,6 +58,16 @@ def test_listing_a_folder_loads_no_arrow(disk: Path) -> None:
         assert not names & {"pyarrow", "obstore", "dissect"}
 
 
+def test_only_a_url_loads_what_speaks_to_object_stores(disk: Path) -> None:
+    status, names = loaded("ls", disk, "system:/")
+    assert (status, "obstore" in names) == (0, False)
+    status, names = loaded("ls", disk.as_uri(), "system:/")
+    assert (status, "obstore" in names) == (0, False)
+    status, names = loaded("ls", "memory://none/vm.img")
+    assert (status, "obstore" in names) == (1, True)
+    assert not names & {"boto3", "moto", "pyarrow"}
+
+
 def test_help_names_every_command() -> None:
     text = pm("--help").text
     for command in ("info", "ls", "stat", "cat", "find", "get", "parsers", "demo"):

@@ -194,8 +194,7 @@ def test_names_that_are_no_pieces(name: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "name"),
     [
-        ("qcow2", "", "qcow2"),
-        ("qcow", "", "qcow2"),
+        ("qcow", "", "QCOW"),
         ("qed", "", "QED"),
         ("vmdk", "", "VMDK"),
         ("vmdk", "subformat=streamOptimized", "VMDK"),
@@ -234,6 +233,14 @@ def test_packed_images_are_never_taken_for_raw(tmp_path: Path, command: str) -> 
         (tmp_path / "packed").write_bytes(packed)
     with pytest.raises(UnsupportedError, match=f"packed is in {command} format"):
         opened(tmp_path, "packed")
+
+
+@pytest.mark.tools("qemu-img")
+def test_qcow2_is_never_taken_for_raw(tmp_path: Path) -> None:
+    run("qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "vm", "1M")
+    with pytest.raises(UnsupportedError, match="vm is in qcow2 format, not raw"):
+        opened(tmp_path, "vm")
+    assert opened(tmp_path, "vm", format="raw")[0] == [(tmp_path / "vm").read_bytes()]
 
 
 def test_each_disk_is_looked_at(tmp_path: Path) -> None:

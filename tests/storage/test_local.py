@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import random
@@ -45,7 +46,12 @@ def open_descriptors() -> int:
     if not folder.exists():
         pytest.skip("cannot count descriptors here")
     gc.collect()
-    return len(list(folder.iterdir()))
+    found = 0
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            # Sockets of earlier tests' object stores close when they like to.
+            found += str(path.readlink()).startswith("/")
+    return found
 
 
 def test_reading(root: Path) -> None:

@@ -290,7 +290,7 @@ def test_the_highest_inode_is_a_file_like_any_other(tmp_path: Path) -> None:
 def test_an_entry_of_12_bytes_at_the_end_of_a_block_is_listed(tmp_path: Path) -> None:
     # "." and ".." take 24 bytes, a name of five letters 16, and 82 of one letter 12 each: a block of 1024.
     image = mkfs(tmp_path / "image", "4M", "-b", "1024", "-O", "^metadata_csum,^dir_index,^has_journal")
-    letters = [letter for letter in string.ascii_letters + string.digits + "!,%+-=@^_~:;[]{}()$&"][:82]
+    letters = list(string.ascii_letters + string.digits + "!,%+-=@^_~:;[]{}()$&")[:82]
     source = tmp_path / "source"
     source.write_bytes(b"here")
     script = tmp_path / "script"
