@@ -174,7 +174,7 @@ def test_du(disk: Path) -> None:
     assert line.endswith(f"{truth['/var/lib'][1]:>9}  disk0p2:/var/lib")
     assert "MiB" in line
     both = pm("du", disk, "--depth", "0").lines
-    assert [line.split()[-1] for line in both] == ["disk0p1:/", "disk0p2:/"]
+    assert [line.split()[-1] for line in both] == ["disk0p1:/", "disk0p2:/", "disk0p3:/"]
     assert pm("du", disk, "system:/etc/fstab").status == 1
 
 
