@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -14,6 +13,7 @@ from pseudomount.cli.entries import Entries, Int64s
 from pseudomount.cli.filters import Filters
 from pseudomount.cli.progress import progress_bar
 from pseudomount.filesystem.catalogue import Catalogue
+from pseudomount.filesystem.catalogue._arrow import arrow, is_null, numbers
 from pseudomount.filesystem.contract import FileType, LinkRows
 from pseudomount.filesystem.names import printable, unescape
 
@@ -39,8 +39,8 @@ def chosen(catalogue: Catalogue, filters: Filters, *, under: int) -> Catalogue:
     table = catalogue.arrow
     root = int(catalogue.directories.ids[catalogue.directories.levels[0][0]])
     if under == root:
-        top = pc.and_(pc.equal(table["file"], pa.scalar(root, pa.uint64())), table["parent"].is_null())
-        found = catalogue[~top.to_numpy()]
+        top = (numbers(table["file"]) == np.uint64(root)) & is_null(table["parent"])
+        found = catalogue[~top]
     else:
         found = catalogue.find(under=under)
     types: list[str | FileType] | None = None if filters.types is None else sorted(filters.types)
@@ -70,11 +70,11 @@ def shown_paths(catalogue: Catalogue) -> list[str]:
     """The paths as a terminal may have them; of what has none its name, or its id, behind `NO_PATH`."""
     paths = catalogue.paths()
     texts: list[str | None] = paths.to_pylist()
-    for i in np.flatnonzero(pc.fill_null(pc.match_substring_regex(paths, _CONTROL), False).to_numpy()).tolist():
+    for i in np.flatnonzero(numbers(pc.match_substring_regex(paths, _CONTROL), 0)).tolist():
         texts[i] = printable(texts[i] or "")
     if paths.null_count:
-        lost = np.flatnonzero(paths.is_null().to_numpy())
-        some = catalogue.arrow.select(["file", "name"]).take(pa.array(lost)).to_pylist()
+        lost = np.flatnonzero(is_null(paths))
+        some = catalogue.arrow.select(["file", "name"]).take(arrow(lost)).to_pylist()
         for i, row in zip(lost.tolist(), some, strict=True):
             name = f"#{row['file']}" if row["name"] is None else printable(row["name"])
             texts[i] = f"{NO_PATH}/{name}"
@@ -85,9 +85,9 @@ def entries_of(volume: BackupVolume, catalogue: Catalogue) -> tuple[Entries, Int
     """The rows as entries, all of them."""
     tree, table, n = catalogue.directories, catalogue.arrow, len(catalogue)
     encoding = catalogue.encoding
-    parent = pc.fill_null(table["parent"], pa.scalar(0, pa.uint64())).to_numpy()
+    parent = numbers(table["parent"], 0)
     place = tree.find(parent)
-    place[table["parent"].is_null().to_numpy()] = -1
+    place[is_null(table["parent"])] = -1
     above, query = np.unique(place, return_inverse=True)
     known = above[above >= 0]
     folders = [NO_PATH] * (len(above) - len(known))
@@ -101,9 +101,9 @@ def entries_of(volume: BackupVolume, catalogue: Catalogue) -> tuple[Entries, Int
         query[top] = len(folders)
         folders.append("/")
     names = [encoding.decode(name) for name in raw]
-    for i in np.flatnonzero(lost & table["name"].is_null().to_numpy()).tolist():
+    for i in np.flatnonzero(lost & is_null(table["name"])).tolist():
         names[i] = f"#{int(rows.file[i])}"
     kinds: NDArray[np.uint8] = catalogue.type_codes.astype(np.uint8)
     links = LinkRows(query, parent, rows.file, raw, kinds)
-    deleted = table["deleted"].to_numpy()
+    deleted = numbers(table["deleted"])
     return Entries(volume.name, volume.fs, folders, names, links, kinds, rows, deleted, lost), np.arange(n)

@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pseudomount.errors import BatchTooLargeError, PathNotFoundError, PseudomountError, UsageError
+from pseudomount.filesystem.catalogue._arrow import arrow as as_arrow
+from pseudomount.filesystem.catalogue._arrow import is_null, number, numbers, text
 from pseudomount.filesystem.catalogue._build import Built, OddTimes, build
 from pseudomount.filesystem.catalogue._directories import MOST_BYTES, Directories
-from pseudomount.filesystem.catalogue._files import read_parquet, write_parquet
 from pseudomount.filesystem.catalogue._find import Conditions, select
 from pseudomount.filesystem.catalogue._source import CatalogueSource, file_rows
 from pseudomount.filesystem.catalogue._strings import names_of
@@ -109,7 +110,7 @@ class Catalogue:
         return self._with(_numbers(rows, len(self)))
 
     def _with(self, rows: NDArray[np.integer]) -> Catalogue:
-        arrow = self.arrow.take(pa.array(rows))
+        arrow = self.arrow.take(as_arrow(rows))
         odd: OddTimes = {}
         for name, known in self.odd.items():
             hits = np.flatnonzero(np.isin(rows, np.fromiter(known, np.int64, len(known))))
@@ -171,8 +172,8 @@ class Catalogue:
 
     def children(self, directory: int | str) -> Catalogue:
         """The rows that are entries of a directory, by id or by path in escaped form; deleted names included."""
-        file = pa.scalar(int(self.directories.ids[self._directory(directory)]), pa.uint64())
-        return self._with(np.flatnonzero(pc.fill_null(pc.equal(self.arrow["parent"], file), False).to_numpy()))
+        file = number(int(self.directories.ids[self._directory(directory)]), pa.uint64())
+        return self._with(np.flatnonzero(numbers(pc.equal(self.arrow["parent"], file), 0)))
 
     def sort(self, by: str | Sequence[str] = "path", *, descending: bool = False) -> Catalogue:
         """The rows in the order of one or more columns, "path" among them; nulls last, equal ones as they were.
@@ -186,7 +187,7 @@ class Catalogue:
                 raise UsageError(f"there is no column {key!r}; there are path, {', '.join(self.arrow.column_names)}")
         order = "descending" if descending else "ascending"
         table = pa.table({key: self.paths() if key == "path" else _sortable(self.arrow[key]) for key in keys})
-        return self._with(pc.sort_indices(table, sort_keys=[(key, order) for key in keys]).to_numpy())
+        return self._with(numbers(pc.sort_indices(table, sort_keys=[(key, order) for key in keys])))
 
     def _directory(self, place: str | int) -> int:
         """Position in `directories` of a directory by its id, or by its path in escaped form."""
@@ -199,13 +200,13 @@ class Catalogue:
         at = int(tree.levels[0][0])
         for part in [part for part in place.split("/") if part]:
             below = np.flatnonzero((tree.parent == at) & (tree.depth > 0))
-            names = tree.name.take(pa.array(below))
+            names = tree.name.take(as_arrow(below))
             hits = np.empty(0, np.int64)
             if not _SURROGATE.search(part):
-                hits = np.flatnonzero(pc.equal(names, part).to_numpy(zero_copy_only=False))
+                hits = np.flatnonzero(numbers(pc.equal(names, text(part, pa.string()))))
                 if not len(hits) and not self.case_sensitive:
-                    folded = pc.equal(pc.utf8_lower(names), pc.utf8_lower(pa.scalar(part)))
-                    hits = np.flatnonzero(folded.to_numpy(zero_copy_only=False))
+                    folded = pc.equal(pc.utf8_lower(names), pc.utf8_lower(text(part, pa.string())))
+                    hits = np.flatnonzero(numbers(folded))
             if not len(hits):
                 raise PathNotFoundError(f"{place}: no such directory", path=place)
             at = int(below[hits[0]])
@@ -221,8 +222,8 @@ class Catalogue:
         """
         tree = self.directories
         parent = self.arrow["parent"]
-        top = parent.is_null().to_numpy()
-        above = tree.find(pc.fill_null(parent, pa.scalar(0, pa.uint64())).to_numpy())
+        top = is_null(parent)
+        above = tree.find(numbers(parent, 0))
         above[top] = -1
         names = self.arrow["name"]
         known = np.flatnonzero(above >= 0)
@@ -231,17 +232,17 @@ class Catalogue:
             raise BatchTooLargeError(f"the paths of {len(self)} rows are {total} bytes long; ask for those of fewer")
         used = np.zeros(len(tree.ids), np.bool_)
         used[above[known]] = True
-        number = np.cumsum(used) - 1
-        prefixes = tree.prefixes(np.flatnonzero(used)).take(pa.array(number[above[known]]))
-        tails = pc.cast(names.take(pa.array(known)), pa.large_string())
-        found = pc.binary_join_element_wise(prefixes, tails.combine_chunks(), pa.scalar("/", pa.large_string()))
+        place_of = np.cumsum(used) - 1
+        prefixes = tree.prefixes(np.flatnonzero(used)).take(as_arrow(place_of[above[known]]))
+        tails = pc.cast(names.take(as_arrow(known)), pa.large_string())
+        found = pc.binary_join_element_wise(prefixes, tails.combine_chunks(), text("/"))
         if len(known) == len(self):
             return pa.chunked_array([found])
         place = np.full(len(self), -1, np.int64)
         place[known] = np.arange(len(known))
-        root = self.arrow["file"].to_numpy() == tree.ids[tree.levels[0][0]]
-        found = found.take(pa.array(place, mask=place < 0))
-        return pa.chunked_array([pc.if_else(pa.array(root & top), pa.scalar("/", pa.large_string()), found)])
+        root = numbers(self.arrow["file"]) == tree.ids[tree.levels[0][0]]
+        found = found.take(as_arrow(np.maximum(place, 0), place < 0))
+        return pa.chunked_array([pc.if_else(as_arrow(root & top), text("/"), found)])
 
     def file_rows(self, rows: NDArray[np.integer]) -> FileRows:
         """What is known of the files of some rows, as `FileSystem.rows` says it."""
@@ -302,6 +303,8 @@ class Catalogue:
 
     def to_parquet(self, where: str | Path | IO[bytes], *, paths: bool = True) -> None:
         """Writes the columns, with `path` unless told otherwise, and what `read_parquet` needs to make it anew."""
+        from pseudomount.filesystem.catalogue._files import write_parquet
+
         write_parquet(self, where, paths=paths)
 
     @classmethod
@@ -311,12 +314,14 @@ class Catalogue:
         Raises:
             UnsupportedError: the file is none.
         """
+        from pseudomount.filesystem.catalogue._files import read_parquet
+
         return cls(**read_parquet(where))
 
     @cached_property
     def type_codes(self) -> NDArray[np.int8]:
         """int8 (n,) `FileType` of each row."""
-        codes: NDArray[np.int8] = self.arrow["type"].combine_chunks().indices.to_numpy()
+        codes: NDArray[np.int8] = numbers(self.arrow["type"].combine_chunks().indices)
         return codes
 
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pseudomount.errors import CorruptionError, PseudomountError
-from pseudomount.filesystem.catalogue._columns import Column, arrow, arrow_times, contains, pick, positions
+from pseudomount.filesystem.catalogue._arrow import arrow, arrow_times, strings
+from pseudomount.filesystem.catalogue._columns import Column, contains, pick, positions
 from pseudomount.filesystem.catalogue._directories import Directories
 from pseudomount.filesystem.catalogue._gather import KEPT, NUMBERS, TIMES, Files, Links, OddTimes
 from pseudomount.filesystem.catalogue._strings import binary_column, escaped_names, string_column
@@ -38,7 +39,7 @@ STANDARD = frozenset(
 )
 #: What the name of a parser's own column gets where a catalogue has one of that name.
 OWN = "_extra"
-WORDS = pa.array([kind.word for kind in FileType], pa.string())
+WORDS = strings([kind.word for kind in FileType], pa.string())
 #: Findings that are looked up and told of one structure, and bytes of paths that they get.
 _TOLD, _TOLD_BYTES = 10_000, 64 << 20
 #: Files that the file system is asked about at once.
@@ -127,7 +128,7 @@ def build(
         changed, raw = new[changed[kept]], raw.take(kept)
         del new
         mask = np.append(np.zeros(len(rows), np.bool_), np.ones(len(nameless), np.bool_))
-        name = name.take(pa.array(np.append(rows, np.zeros(len(nameless), np.int64)), mask=mask))
+        name = name.take(arrow(np.append(rows, np.zeros(len(nameless), np.int64)), mask))
         _choose(entries, rows, nameless, files)
     table, odd, broken = _table(fs, files, entries, name, binary_column(raw, changed, len(entries)))
     listed = set(entries.file[broken].tolist())
@@ -247,7 +248,7 @@ def _table(
             odd[column] = _odd(files.odd[column], at, n, broken)
     columns["flags"] = files.flags.arrow(at, absent)
     columns["target"] = _targets(fs, entries)
-    columns["deleted"] = pa.array(entries.deleted)
+    columns["deleted"] = arrow(entries.deleted)
     for column in list(files.extra):
         own = column + OWN if column in STANDARD else column
         columns[own] = files.extra.pop(column).arrow(at, absent)
@@ -306,7 +307,7 @@ def _note(
     few = np.cumsum(directories.lengths()[above] + 256) <= _TOLD_BYTES
     hits, above = hits[few], above[few]
     prefixes = directories.prefixes(above).to_pylist()
-    names = table["name"].take(pa.array(hits)).to_pylist()
+    names = table["name"].take(arrow(hits)).to_pylist()
     paths: dict[int, str] = {}
     for row, prefix, name in zip(hits.tolist(), prefixes, names, strict=True):
         paths.setdefault(int(entries.file[row]), f"{prefix}/{name}")

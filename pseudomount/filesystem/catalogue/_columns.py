@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pseudomount.filesystem.catalogue._arrow import arrow, arrow_times
 from pseudomount.filesystem.columns import NAT, Names
 
-__all__ = ["STAMP", "Column", "StringColumn", "arrow", "arrow_times", "contains", "pick", "pieces", "positions"]
+__all__ = ["Column", "StringColumn", "contains", "pick", "pieces", "positions"]
 
 Bools = NDArray[np.bool_]
 Int64s = NDArray[np.int64]
@@ -22,7 +23,6 @@ UInt8s = NDArray[np.uint8]
 #: Row numbers, int32 where that is enough.
 Rows = NDArray[np.integer]
 
-STAMP = pa.timestamp("ns", "UTC")
 #: Rows that are worked on at once: what is made on the way stays small.
 _STEP = 1 << 20
 #: Bytes of text in one chunk of a column: its offsets are int32.
@@ -95,20 +95,6 @@ def contains(ids: UInt64s, values: UInt64s) -> Bools:
     """Which of the values are among some ids."""
     found: Bools = positions(ids, values) >= 0
     return found
-
-
-def arrow(values: NDArray[Any], null: Bools | None = None, kind: pa.DataType | None = None) -> pa.Array:
-    """Numbers as Arrow, in the memory that they are in; null where `null`."""
-    known = None
-    if null is not None and null.any():
-        known = pa.py_buffer(np.packbits(~null, bitorder="little"))
-    kind = kind or pa.from_numpy_dtype(values.dtype)
-    return pa.Array.from_buffers(kind, len(values), [known, pa.py_buffer(np.ascontiguousarray(values))])
-
-
-def arrow_times(ns: Int64s) -> pa.Array:
-    """Nanoseconds since 1970 as timestamps; null where `NAT`."""
-    return arrow(ns, ns == NAT, STAMP)
 
 
 class Pile:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pseudomount.errors import BatchTooLargeError
+from pseudomount.filesystem.catalogue._arrow import arrow, numbers, strings, text
 from pseudomount.filesystem.catalogue._columns import positions
 
 __all__ = ["Directories"]
@@ -23,7 +24,7 @@ UInt64s = NDArray[np.uint64]
 MAX_DEPTH = 4096
 #: Bytes of paths that are handed out at once: a forged tree can make paths many times as long as the names in it.
 MOST_BYTES = 8 << 30
-_SLASH = pa.scalar("/", pa.large_string())
+_SLASH = text("/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,11 @@ class Directories:
         reached = np.flatnonzero(claim >= 0)
         row = np.full(len(known), -1, np.int64)
         row[reached] = rows[claim[reached]]
-        text = pc.fill_null(names.take(pa.array(np.where(row >= 0, row, 0), mask=row < 0)), "") if len(names) else None
-        name = pa.array([""] * len(known), pa.string()) if text is None else _one(text)
+        if len(names):
+            picked = names.take(arrow(np.maximum(row, 0), row < 0))
+            name = _one(pc.fill_null(picked, text("", pa.string())))
+        else:
+            name = strings([""] * len(known), pa.string())
         return cls(known, parent, depth, row, name, cls.by_depth(depth), too_deep)
 
     @staticmethod
@@ -111,7 +115,7 @@ class Directories:
 
     def lengths(self) -> Int64s:
         """Bytes (D,) of each directory's path without the last "/"."""
-        names = pc.binary_length(self.name).to_numpy(zero_copy_only=False).astype(np.int64)
+        names = numbers(pc.binary_length(self.name)).astype(np.int64)
         total = np.zeros(len(self.ids), np.int64)
         for level in self.levels[1:]:
             total[level] = total[self.parent[level]] + 1 + names[level]
@@ -124,7 +128,7 @@ class Directories:
             BatchTooLargeError: they are more than 8 GiB long; ask for fewer.
         """
         if not len(wanted):
-            return pa.array([], pa.large_string())
+            return strings([])
         total = int(self.lengths()[wanted].sum())
         if total > MOST_BYTES:
             raise BatchTooLargeError(f"the paths of {len(wanted)} directories are {total} bytes long; ask for fewer")
@@ -137,21 +141,21 @@ class Directories:
         inner = np.zeros(len(self.ids), np.int64)
         place = np.zeros(len(self.ids), np.int64)
         parts: list[pa.Array] = []
-        above = pa.array([""], pa.large_string())
+        above = strings([""])
         count = 0
         for depth, level in enumerate(self.levels):
             mine = level[needed[level]]
             if not len(mine):
                 break
             if depth:
-                names = pc.cast(self.name.take(pa.array(mine)), pa.large_string())
-                above = pc.binary_join_element_wise(above.take(pa.array(inner[self.parent[mine]])), names, _SLASH)
+                names = pc.cast(self.name.take(arrow(mine)), pa.large_string())
+                above = pc.binary_join_element_wise(above.take(arrow(inner[self.parent[mine]])), names, _SLASH)
             inner[mine] = np.arange(len(mine))
             kept = asked[mine]
             place[mine[kept]] = count + np.arange(int(kept.sum()))
             count += int(kept.sum())
-            parts.append(above if kept.all() else above.filter(pa.array(kept)))
-        return pa.concat_arrays(parts).take(pa.array(place[wanted]))
+            parts.append(above if kept.all() else above.filter(arrow(kept)))
+        return pa.concat_arrays(parts).take(arrow(place[wanted]))
 
     def below(self, position: int) -> Bools:
         """Which directories (D,) are this one or lie below it."""

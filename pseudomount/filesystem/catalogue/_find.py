@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pseudomount.errors import UsageError
+from pseudomount.filesystem.catalogue._arrow import arrow, is_null, numbers
 from pseudomount.filesystem.catalogue._patterns import glob_to_re2
 from pseudomount.filesystem.rows import FileType
 
@@ -53,11 +54,11 @@ def select(catalogue: Catalogue, conditions: Conditions, inside: Bools | None) -
     keep = np.ones(len(catalogue), np.bool_)
     if inside is not None:
         above = catalogue.directories.find(_filled(table["parent"], 0))
-        keep &= (above >= 0) & inside[above] & ~table["parent"].is_null().to_numpy()
+        keep &= (above >= 0) & inside[above] & ~is_null(table["parent"])
     if conditions.type is not None:
         keep &= np.isin(catalogue.type_codes, [int(kind) for kind in _kinds(conditions.type)])
     if conditions.deleted is not None:
-        keep &= table["deleted"].to_numpy() == conditions.deleted
+        keep &= numbers(table["deleted"]) == conditions.deleted
     size = _filled(table["size"], -1) if conditions.min_size is not None or conditions.max_size is not None else None
     if size is not None:
         keep &= size >= max(conditions.min_size or 0, 0)
@@ -80,8 +81,7 @@ def select(catalogue: Catalogue, conditions: Conditions, inside: Bools | None) -
 
 
 def _filled(column: pa.ChunkedArray, null: int) -> NDArray[Any]:
-    values: NDArray[Any] = pc.fill_null(column, pa.scalar(null, column.type)).to_numpy()
-    return values
+    return numbers(column, null)
 
 
 def _kinds(given: str | FileType | Sequence[str | FileType]) -> list[FileType]:
@@ -104,7 +104,7 @@ def _in_time(catalogue: Catalogue, conditions: Conditions) -> Bools:
     if conditions.time not in ("created", "modified", "changed", "accessed"):
         raise UsageError(f"there is no time {conditions.time!r}")
     column = catalogue.arrow[conditions.time]
-    known = column.is_valid().to_numpy()
+    known = ~is_null(column)
     ns = _filled(pc.cast(column, pa.int64()), 0)
     least = None if conditions.newer is None else _nanoseconds(conditions.newer)
     most = None if conditions.older is None else _nanoseconds(conditions.older)
@@ -124,12 +124,12 @@ def _in_time(catalogue: Catalogue, conditions: Conditions) -> Bools:
 def _named(catalogue: Catalogue, pattern: str, ignore_case: bool) -> Bools:
     table = catalogue.arrow
     match = pc.match_substring_regex(table["name"], glob_to_re2(pattern), ignore_case=ignore_case)
-    keep: Bools = pc.fill_null(match, False).to_numpy()
+    keep: Bools = numbers(match, 0)
     raw = table["name_raw"]
     if raw.null_count < len(raw):  # their names are not what the column shows
         keep = keep.copy()
         test = re.compile(translate(pattern), re.IGNORECASE if ignore_case else 0).match
-        odd = np.flatnonzero(raw.is_valid().to_numpy())
-        for row, name in zip(odd.tolist(), raw.take(pa.array(odd)).to_pylist(), strict=True):
+        odd = np.flatnonzero(~is_null(raw))
+        for row, name in zip(odd.tolist(), raw.take(arrow(odd)).to_pylist(), strict=True):
             keep[row] = test(catalogue.encoding.decode(name)) is not None
     return keep

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pseudomount.errors import CorruptionError, PseudomountError
+from pseudomount.filesystem.catalogue._arrow import arrow, is_null, numbers
 from pseudomount.filesystem.catalogue._build import OWN, STANDARD
 from pseudomount.filesystem.columns import NAT, Names, TimeColumn
 from pseudomount.filesystem.names import unescape
@@ -51,7 +52,7 @@ class CatalogueSource:
         """The rows that are names a walk comes by."""
         table = self._catalogue.arrow
         live: NDArray[np.bool_] = ~_numpy(table["deleted"], 0).astype(np.bool_)
-        live &= table["parent"].is_valid().to_numpy()
+        live &= ~is_null(table["parent"])
         live &= self._catalogue.directories.find(self._parent) >= 0
         return np.flatnonzero(live)
 
@@ -130,7 +131,7 @@ class CatalogueSource:
         """As `FileSystem.readlink`."""
         rows = self._rows_of(files)
         if rows is not None:
-            column = self._catalogue.arrow["target"].take(pa.array(rows))
+            column = self._catalogue.arrow["target"].take(arrow(rows))
             if not column.null_count:
                 encoding = self._fs.name_encoding
                 return Targets(Names.of(encoding.encode(unescape(text, encoding)) for text in column.to_pylist()))
@@ -156,12 +157,12 @@ def file_rows(catalogue: Catalogue, rows: NDArray[np.integer]) -> FileRows:
     """See `Catalogue.file_rows`."""
     own = [name for name in catalogue.arrow.column_names if name not in STANDARD]
     wanted = [name for name in (*_ROWS, *own) if name in catalogue.arrow.column_names]
-    table = catalogue.arrow.select(wanted).take(pa.array(rows))
+    table = catalogue.arrow.select(wanted).take(arrow(rows))
     files = _numpy(table["file"], 0)
     kinds = catalogue.type_codes[rows].astype(np.uint8)
     failed: dict[int, PseudomountError] = {}
     if table["inode"].null_count:
-        broken = np.flatnonzero(table["inode"].is_null().to_numpy()).tolist()
+        broken = np.flatnonzero(is_null(table["inode"])).tolist()
         kinds[broken] = FileType.UNKNOWN
         failed = {i: _error(catalogue, int(files[i])) for i in broken}
 
@@ -203,10 +204,7 @@ def _error(catalogue: Catalogue, file: int) -> PseudomountError:
 
 
 def _numpy(column: pa.ChunkedArray | pa.Array, null: int) -> NDArray[Any]:
-    if column.null_count:
-        column = pc.fill_null(column, pa.scalar(null, column.type))
-    values: NDArray[Any] = column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy()
-    return values
+    return numbers(column, null)
 
 
 def _own(column: pa.ChunkedArray) -> NDArray[Any]:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pseudomount.filesystem.catalogue._arrow import text
 from pseudomount.filesystem.columns import Names
 from pseudomount.filesystem.names import escape
 from pseudomount.filesystem.rows import NameEncoding
@@ -119,7 +120,7 @@ def names_of(column: pa.ChunkedArray, raw: pa.ChunkedArray) -> Names:
     """
     whole = column if raw.null_count == len(raw) else pc.coalesce(raw, pc.cast(column, pa.binary()))
     if whole.null_count:
-        whole = pc.fill_null(whole, pa.scalar("", whole.type))
+        whole = pc.fill_null(whole, text("", whole.type))
     return Names.concat(_names(chunk) for chunk in whole.chunks)
 
 

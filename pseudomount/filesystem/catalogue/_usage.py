@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pseudomount.filesystem.catalogue._arrow import arrow, is_null, numbers, text
 from pseudomount.filesystem.rows import FileType
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ def usage(catalogue: Catalogue, depth: int | None, top: int) -> pa.Table:
     """See `Catalogue.du`."""
     tree, table = catalogue.directories, catalogue.arrow
     parent = table["parent"]
-    above = tree.find(pc.fill_null(parent, pa.scalar(0, pa.uint64())).to_numpy())
-    mine = (above >= 0) & ~table["deleted"].to_numpy() & ~parent.is_null().to_numpy()
+    above = tree.find(numbers(parent, 0))
+    mine = (above >= 0) & ~numbers(table["deleted"]) & ~is_null(parent)
     rows = np.flatnonzero(mine)
-    _, first = np.unique(table["file"].to_numpy()[rows], return_index=True)
+    _, first = np.unique(numbers(table["file"])[rows], return_index=True)
     rows = rows[np.sort(first)]
     place = above[rows]
     folders = catalogue.type_codes[rows] == FileType.DIRECTORY
@@ -35,18 +36,16 @@ def usage(catalogue: Catalogue, depth: int | None, top: int) -> pa.Table:
     columns = {
         "files": (~folders).astype(np.int64),
         "directories": folders.astype(np.int64),
-        "size": np.where(folders, 0, pc.fill_null(table["size"], 0).to_numpy()[rows]),
-        "allocated": pc.fill_null(table["allocated"], 0).to_numpy()[rows],
+        "size": np.where(folders, 0, numbers(table["size"], 0)[rows]),
+        "allocated": numbers(table["allocated"], 0)[rows],
     }
     sums = {name: _summed(tree, place, values) for name, values in columns.items()}
     inside = tree.below(top)
     if depth is not None:
         inside &= tree.depth <= tree.depth[top] + depth
     wanted = np.flatnonzero(inside)
-    paths = pc.replace_with_mask(
-        tree.prefixes(wanted), pa.array(tree.depth[wanted] == 0), pa.scalar("/", pa.large_string())
-    )
-    found = pa.table({"path": paths, **{name: total[wanted] for name, total in sums.items()}})
+    paths = pc.replace_with_mask(tree.prefixes(wanted), arrow(tree.depth[wanted] == 0), text("/"))
+    found = pa.table({"path": paths, **{name: arrow(total[wanted]) for name, total in sums.items()}})
     return found.sort_by("path")
 
 
