@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -13,11 +14,11 @@ from pseudomount.cli.entries import Entries, Int64s
 from pseudomount.cli.filters import Filters
 from pseudomount.cli.progress import progress_bar
 from pseudomount.filesystem.catalogue import Catalogue
-from pseudomount.filesystem.catalogue._arrow import arrow, is_null, numbers
+from pseudomount.filesystem.catalogue._arrow import arrow, is_null, numbers, text
 from pseudomount.filesystem.contract import FileType, LinkRows
 from pseudomount.filesystem.names import printable, unescape
 
-__all__ = ["NO_PATH", "chosen", "entries_of", "load", "pieces", "shown_paths"]
+__all__ = ["NO_PATH", "chosen", "entries_of", "load", "pieces", "plain_lines", "shown_paths"]
 
 #: Stands for the folder of what no path leads to.
 NO_PATH = "<no path>"
@@ -40,7 +41,7 @@ def chosen(catalogue: Catalogue, filters: Filters, *, under: int) -> Catalogue:
     root = int(catalogue.directories.ids[catalogue.directories.levels[0][0]])
     if under == root:
         top = (numbers(table["file"]) == np.uint64(root)) & is_null(table["parent"])
-        found = catalogue[~top]
+        found = catalogue[1:] if top[0] and not top[1:].any() else catalogue[~top]
     else:
         found = catalogue.find(under=under)
     types: list[str | FileType] | None = None if filters.types is None else sorted(filters.types)
@@ -64,6 +65,23 @@ def chosen(catalogue: Catalogue, filters: Filters, *, under: int) -> Catalogue:
 def pieces(catalogue: Catalogue) -> Iterator[Catalogue]:
     """The rows, some thousand at a time."""
     return (catalogue[first : first + _PIECE] for first in range(0, len(catalogue), _PIECE))
+
+
+def plain_lines(catalogue: Catalogue, prefix: str) -> str | None:
+    """The paths behind a prefix, a line each, as one text; None where some of them must be looked at one by one."""
+    paths = catalogue.paths()
+    if paths.null_count or pc.any(pc.match_substring_regex(paths, _CONTROL)).as_py():
+        return None
+    ended = pc.binary_join_element_wise(text(prefix), paths, text("\n"), text(""))
+    return b"".join(_content(chunk) for chunk in ended.chunks).decode()
+
+
+def _content(array: pa.Array) -> bytes:
+    """All strings of an array of large strings, one after the other."""
+    if not len(array):
+        return b""
+    offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
+    return bytes(memoryview(array.buffers()[2])[int(offsets[0]) : int(offsets[-1])])
 
 
 def shown_paths(catalogue: Catalogue) -> list[str]:

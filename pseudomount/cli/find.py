@@ -65,13 +65,17 @@ def _catalogued(
     session: Session, place: Place, start: int, filters: Filters, *, long: bool, human: bool, deleted: bool
 ) -> None:
     """In the order of the catalogue: that in which the parser reads its tables."""
-    from pseudomount.cli.catalogued import chosen, entries_of, load, pieces, shown_paths
+    from pseudomount.cli.catalogued import chosen, entries_of, load, pieces, plain_lines, shown_paths
 
     out = session.out
     widths = list(_WIDTHS)
     for piece in pieces(chosen(load(place.volume, deleted=deleted), filters, under=start)):
         if out.json:
             out.lines(json_lines(*entries_of(place.volume, piece)))
+            continue
+        plain = None if long or deleted else plain_lines(piece, place.prefix)
+        if plain is not None:
+            out.text(plain)
             continue
         paths = shown_paths(piece)
         gone = piece.arrow["deleted"].to_pylist() if deleted else [False] * len(paths)

@@ -57,6 +57,10 @@ class Output:
         """Lines of text, in one write."""
         sys.stdout.write("".join([f"{text}\n" for text in texts]))
 
+    def text(self, text: str) -> None:
+        """Lines that are one text already."""
+        sys.stdout.write(text)
+
     def object(self, value: Mapping[str, object]) -> None:
         """One JSON object on a line, in ASCII: no reader's code page can spoil it."""
         sys.stdout.write(json.dumps(value, default=str) + "\n")

@@ -107,10 +107,16 @@ class Catalogue:
 
     def __getitem__(self, rows: Rows) -> Catalogue:
         """A selection of rows, by slice, numbers or mask."""
+        if isinstance(rows, slice):
+            first, last, step = rows.indices(len(self))
+            if step == 1:
+                last = max(first, last)
+                return self._with(np.arange(first, last), self.arrow.slice(first, last - first))
         return self._with(_numbers(rows, len(self)))
 
-    def _with(self, rows: NDArray[np.integer]) -> Catalogue:
-        arrow = self.arrow.take(as_arrow(rows))
+    def _with(self, rows: NDArray[np.integer], arrow: pa.Table | None = None) -> Catalogue:
+        """A selection; `arrow` is the columns of these rows where somebody has them already."""
+        arrow = self.arrow.take(as_arrow(rows)) if arrow is None else arrow
         odd: OddTimes = {}
         for name, known in self.odd.items():
             hits = np.flatnonzero(np.isin(rows, np.fromiter(known, np.int64, len(known))))
@@ -168,7 +174,8 @@ class Catalogue:
         inside = None
         if under is not None:
             inside = self.directories.below(self._directory(under))
-        return self._with(select(self, conditions, inside))
+        rows = select(self, conditions, inside)
+        return self if len(rows) == len(self) else self._with(rows)
 
     def children(self, directory: int | str) -> Catalogue:
         """The rows that are entries of a directory, by id or by path in escaped form; deleted names included."""
