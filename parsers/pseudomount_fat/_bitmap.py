@@ -36,7 +36,18 @@ class AllocationBitmap:
 
         Needs at most `_MOST` pages: runs in others, and those whose bits cannot be read, count as allocated.
         """
-        result = np.zeros(len(starts), np.bool_)
+        taken = self._taken(starts, counts)
+        free: NDArray[np.bool_] = (taken >= 0) & (taken < counts)
+        return free
+
+    def all_free(self, starts: Int64s, counts: Int64s) -> NDArray[np.bool_]:
+        """bool (n,): which runs have nothing but clusters that are marked free; with the same bounds."""
+        free: NDArray[np.bool_] = self._taken(starts, counts) == 0
+        return free
+
+    def _taken(self, starts: Int64s, counts: Int64s) -> Int64s:
+        """int64 (n,): clusters of each run that are allocated; -1 for one of which that is not known."""
+        result = np.full(len(starts), -1, np.int64)
         within = (starts >= 0) & (starts + counts <= self._clusters) & (counts > 0)
         first, last = starts // 8 // _PAGE, (starts + counts - 1) // 8 // _PAGE
         rows = np.flatnonzero(within & (last - first < _MOST))
@@ -55,7 +66,7 @@ class AllocationBitmap:
         rows, begin = rows[known], begin[known]
         taken = np.concatenate([[0], np.cumsum(np.unpackbits(pages, bitorder="little"), dtype=np.int32)])
         low = (begin - first[rows]) * (8 * _PAGE) + starts[rows]
-        result[rows] = taken[low + counts[rows]] - taken[low] < counts[rows]
+        result[rows] = taken[low + counts[rows]] - taken[low]
         return result
 
     def _pages(self, numbers: Int64s) -> tuple[UInt8s, NDArray[np.bool_]]:

@@ -12,10 +12,20 @@ from numpy.typing import NDArray
 
 from pseudomount.findings import Severity
 from pseudomount_fat._entries import Entries, Problem
-from pseudomount_fat._layout import ATTR_DIRECTORY, ATTR_LONG, ATTR_LONG_MASK, ATTR_VOLUME
+from pseudomount_fat._layout import ATTR_DIRECTORY, ATTR_LONG, ATTR_LONG_MASK, ATTR_VOLUME, ENTRY
 from pseudomount_fat._names import CodePage, UnitNames
 
-__all__ = ["DELETED", "entry_fields", "is_file", "label_rows", "parse_entries", "short_name_checksum"]
+__all__ = [
+    "DELETED",
+    "either_names",
+    "entry_fields",
+    "is_dots",
+    "is_file",
+    "label_rows",
+    "parse_entries",
+    "part_units",
+    "short_name_checksum",
+]
 
 Int64s = NDArray[np.int64]
 UInt8s = NDArray[np.uint8]
@@ -31,25 +41,54 @@ _LAST = 0x40
 #: Bits of offset 12: base name, extension shown in lower case (Windows NT and Linux; not in the specification).
 _LOWER_BASE = 0x08
 _LOWER_EXTENSION = 0x10
-_LONG_BYTES = np.r_[1:11, 14:26, 28:32]
+#: Where the 13 units of a name are in an entry (section 7.1), and the same without what is between them.
+_PIECES = ("V10", "V12", "V4")
+_LONG_ENTRY = np.dtype({"names": ["a", "b", "c"], "formats": _PIECES, "offsets": [1, 14, 28], "itemsize": ENTRY})
+_LONG_NAME = np.dtype({"names": ["a", "b", "c"], "formats": _PIECES})
+#: Section 6.
+_SHORT_ENTRY = np.dtype(
+    [
+        ("name", "V11"),
+        ("attributes", "u1"),
+        ("case", "u1"),
+        ("tenths", "u1"),
+        ("created_time", "<u2"),
+        ("created_date", "<u2"),
+        ("accessed_date", "<u2"),
+        ("cluster_high", "<u2"),
+        ("modified_time", "<u2"),
+        ("modified_date", "<u2"),
+        ("cluster_low", "<u2"),
+        ("size", "<u4"),
+    ]
+)
 
 
 def short_name_checksum(names: UInt8s) -> UInt8s:
     """uint8 (n,), of short names uint8 (n, 11) as stored (section 7.2)."""
     total = np.zeros(len(names), np.uint8)
-    for i in range(11):
-        total = (total << 7) + (total >> 1) + names[:, i]
+    for column in np.ascontiguousarray(names.T):
+        total = (total << 7) + (total >> 1) + column
     return total
 
 
 def _kinds(table: UInt8s) -> tuple[Bools, Bools, Bools]:
     """Which rows of uint8 (n, 32) are files, parts of long names, volume labels."""
-    attributes = table[:, 11]
-    used = (table[:, 0] != DELETED) & (table[:, 0] != 0)
+    first, attributes = np.ascontiguousarray(table[:, 0]), np.ascontiguousarray(table[:, 11])
+    used = (first != DELETED) & (first != 0)
     part = used & ((attributes & ATTR_LONG_MASK) == ATTR_LONG)
     label = used & ~part & ((attributes & ATTR_VOLUME) != 0)
-    dots = (table[:, 0] == 0x2E) & ((table[:, 1] == 0x20) | (table[:, 1] == 0x2E)) & (table[:, 2:11] == 0x20).all(1)
-    return used & ~part & ~label & ~dots, part, label
+    file = used & ~part & ~label
+    dots = np.flatnonzero(first == 0x2E)
+    file[dots[is_dots(table[dots])]] = False
+    return file, part, label
+
+
+def is_dots(table: UInt8s) -> Bools:
+    """bool (n,): which rows of uint8 (n, 32) are called "." or ".."."""
+    second = (table[:, 1] == 0x20) | (table[:, 1] == 0x2E)
+    dots: Bools = (table[:, 0] == 0x2E) & second & (table[:, 2:11] == 0x20).all(1)
+    return dots
 
 
 def is_file(table: UInt8s) -> Bools:
@@ -64,19 +103,21 @@ def label_rows(table: UInt8s) -> Int64s:
 
 def _long_names(table: UInt8s, owner: Int64s, rows: Int64s, part: Bools) -> tuple[Int64s, Int64s]:
     """For each short entry: how many parts of a whole long name belong to it (0 for none); and the orphaned parts."""
-    checksum = short_name_checksum(table[rows, :11])
+    checksum = short_name_checksum(table.take(rows, axis=0)[:, :11])
     parts = np.zeros(len(rows), np.int64)
-    active = np.arange(len(rows))
+    ordinals, checks = np.ascontiguousarray(table[:, 0]), np.ascontiguousarray(table[:, 13])
+    numbers = np.where(part & (table[:, 12] == 0), ordinals & ~np.uint8(_LAST), np.uint8(0))
     claimed = np.zeros(len(table), np.bool_)
+    active = np.arange(len(rows))
     for k in range(1, _PARTS + 1):
         at = rows[active] - k
-        active, at = active[at >= 0], at[at >= 0]
-        entry = table[at]
-        fits = part[at] & ((entry[:, 0] & ~np.uint8(_LAST)) == k) & (entry[:, 13] == checksum[active])
-        fits &= (entry[:, 12] == 0) & (owner[at] == owner[rows[active]])
-        active, last = active[fits], (entry[fits, 0] & _LAST) != 0
+        inside = at >= 0
+        if not inside.all():
+            active, at = active[inside], at[inside]
+        fits = (numbers[at] == k) & (checks[at] == checksum[active]) & (owner[at] == owner[rows[active]])
+        last = fits & ((ordinals[at] & _LAST) != 0)
         parts[active[last]] = k
-        active = active[~last]
+        active = active[fits & ~last]
         if not len(active):
             break
     behind = np.repeat(rows, parts) - _countdown(parts)
@@ -146,10 +187,14 @@ def _double_byte_names(raw: UInt8s, case: UInt8s, codepage: CodePage) -> UnitNam
     return UnitNames(pool, starts, np.minimum(nul[np.searchsorted(nul, starts)] - starts, lengths))
 
 
-def _part_units(table: UInt8s, rows: Int64s, parts: Int64s) -> UnitNames:
+def part_units(table: UInt8s, rows: Int64s, parts: Int64s) -> UnitNames:
     """The long names of entries with so many parts each."""
     behind = np.repeat(rows, parts) - _countdown(parts)
-    pool = np.ascontiguousarray(table[behind][:, _LONG_BYTES]).view("<u2").astype(np.uint16).reshape(-1)
+    whole = table.take(behind, axis=0).view(_LONG_ENTRY)[:, 0]
+    units = np.empty(len(behind), _LONG_NAME)
+    for name in _LONG_NAME.names or ():
+        units[name] = whole[name]
+    pool = units.view("<u2").astype(np.uint16, copy=False)
     begins = (np.cumsum(parts) - parts) * _UNITS
     ends = begins + parts * _UNITS
     stops = np.append(np.flatnonzero((pool == 0) | (pool == 0xFFFF)), len(pool))
@@ -157,13 +202,14 @@ def _part_units(table: UInt8s, rows: Int64s, parts: Int64s) -> UnitNames:
     return UnitNames(pool, begins, np.minimum(first, ends) - begins)
 
 
-def parse_entries(table: UInt8s, owner: Int64s, codepage: CodePage) -> Entries:
+def parse_entries(table: UInt8s, owner: Int64s, codepage: CodePage, *, aliases: bool) -> Entries:
     """The files in directories.
 
     Args:
         table: uint8 (n, 32), entries of directories one directory after the other, each up to its end mark.
         owner: int64 (n,), which directory a row belongs to; a long name never reaches over into another.
         codepage: of short names.
+        aliases: whether the short names beside long ones are wanted.
 
     Deleted entries, volume labels, "." and ".." are left out, parts of long names that belong to no entry ignored.
     """
@@ -174,28 +220,22 @@ def parse_entries(table: UInt8s, owner: Int64s, codepage: CodePage) -> Entries:
     if len(orphans):
         problems.append(Problem(Severity.NOTE, "parts of a long name belong to no file", "long name", orphans))
     has_long = parts > 0
-    short = _short_names(table[rows], codepage)
-    if has_long.any():
-        long = _part_units(table, rows[has_long], parts[has_long])
-        refused = long.unusable()
-        if refused.any():
-            has_long[np.flatnonzero(has_long)[refused]] = False
-            problems.append(
-                Problem(
-                    Severity.DEGRADED,
-                    "the long name is none that a path can hold; the short one is shown",
-                    "long name",
-                    rows[parts > 0][refused],
-                )
+    long = part_units(table, rows[has_long], parts[has_long])
+    refused = long.unusable()
+    if refused.any():
+        has_long[np.flatnonzero(has_long)[refused]] = False
+        problems.append(
+            Problem(
+                Severity.DEGRADED,
+                "the long name is none that a path can hold; the short one is shown",
+                "long name",
+                rows[parts > 0][refused],
             )
-            long = long.take(~refused)
-        alias = UnitNames(short.pool, short.starts, np.where(has_long, short.lengths, 0))
-        starts, lengths = short.starts.copy(), short.lengths.copy()
-        starts[has_long], lengths[has_long] = long.starts + len(short.pool), long.lengths
-        names = UnitNames(np.concatenate([short.pool, long.pool]), starts, lengths)
-    else:
-        names, alias = short, UnitNames(short.pool, short.starts, np.zeros_like(short.lengths))
-    refused = names.unusable() & ~has_long
+        )
+        long = long.take(~refused)
+    names, alias = either_names(table, rows, long, has_long, codepage, aliases=aliases)
+    refused = np.zeros(len(rows), np.bool_)
+    refused[~has_long] = names.take(~has_long).unusable()
     if refused.any():
         slashed = refused & names.holds(0x2F)
         nameless = refused & ~slashed
@@ -209,22 +249,29 @@ def parse_entries(table: UInt8s, owner: Int64s, codepage: CodePage) -> Entries:
                 Problem(Severity.DEGRADED, "a slash in a name is shown as U+2215", "directory entry", rows[slashed])
             )
         keep = ~nameless
-        rows, names, alias = rows[keep], names.take(keep), alias.take(keep)
+        rows, names, alias = rows[keep], names.take(keep), None if alias is None else alias.take(keep)
     return Entries(rows, (table[rows, 11] & ATTR_DIRECTORY) != 0, names, alias, problems)
+
+
+def either_names(
+    table: UInt8s, rows: Int64s, long: UnitNames, has_long: Bools, codepage: CodePage, *, aliases: bool
+) -> tuple[UnitNames, UnitNames | None]:
+    """The long names of entries that have one, the short ones of the others; and where asked for the other short ones.
+
+    Short names are made only of what needs them: that costs more than all else.
+    """
+    some = np.arange(len(rows)) if aliases else np.flatnonzero(~has_long)
+    if not len(some):
+        return long, None
+    short = _short_names(table.take(rows[some], axis=0), codepage)
+    starts, lengths = np.zeros((2, len(rows)), np.int64)
+    starts[some], lengths[some] = short.starts, short.lengths
+    alias = UnitNames(short.pool, starts.copy(), np.where(has_long, lengths, 0)) if aliases else None
+    starts[has_long], lengths[has_long] = long.starts + len(short.pool), long.lengths
+    return UnitNames(np.concatenate([short.pool, long.pool]), starts, lengths), alias
 
 
 def entry_fields(table: UInt8s) -> dict[str, Int64s]:
     """The numbers of short entries uint8 (n, 32), each int64 (n,) (section 6)."""
-    words = np.ascontiguousarray(table).view("<u2").astype(np.int64)
-    return {
-        "attributes": table[:, 11].astype(np.int64),
-        "tenths": table[:, 13].astype(np.int64),
-        "created_time": words[:, 7],
-        "created_date": words[:, 8],
-        "accessed_date": words[:, 9],
-        "cluster_high": words[:, 10],
-        "modified_time": words[:, 11],
-        "modified_date": words[:, 12],
-        "cluster_low": words[:, 13],
-        "size": words[:, 14] | words[:, 15] << 16,
-    }
+    entries = np.ascontiguousarray(table).reshape(-1).view(_SHORT_ENTRY)
+    return {name: entries[name].astype(np.int64) for name in _SHORT_ENTRY.names or () if name not in ("name", "case")}

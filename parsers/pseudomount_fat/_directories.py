@@ -75,13 +75,15 @@ def read_directories(
         who = np.repeat(owner[rows], counts)
         where = np.repeat(at, counts) + ENTRY * (np.arange(len(table)) - np.repeat(np.cumsum(counts) - counts, counts))
         zero = np.flatnonzero(table[:, 0] == 0)
-        done, mark = np.unique(who[zero], return_index=True)
-        if len(done):
-            number = np.searchsorted(done, who)
-            same = done[np.minimum(number, len(done) - 1)] == who
-            stop = np.where(same, zero[mark][np.minimum(number, len(done) - 1)], len(table))
-            live = np.arange(len(table)) < stop
-            table, who, where = table[live], who[live], where[live]
+        if len(zero):
+            mark = zero[np.diff(who[zero], prepend=-1) > 0]
+            done = who[mark]
+            # The rest of each directory that has its mark: up and down again where the next one begins.
+            change = np.zeros(len(table) + 1, np.int8)
+            change[mark] += 1
+            change[np.searchsorted(who, done, "right")] -= 1
+            live = np.flatnonzero(np.cumsum(change[:-1], dtype=np.int8) == 0)
+            table, who, where = table.take(live, axis=0), who[live], where[live]
             active &= ~np.isin(owner, done)
         tables.append(table)
         owners.append(who)

@@ -15,8 +15,16 @@ from pseudomount.filesystem import TimeColumn, gather_ranges
 from pseudomount.findings import FindingLog, Severity
 from pseudomount_fat._bitmap import AllocationBitmap
 from pseudomount_fat._directories import DirectoryTable
-from pseudomount_fat._entries import Entries, Nodes
-from pseudomount_fat._exfat_catalogue import BARRIER, file_fields, parse_entries, set_checksums, stream_fields
+from pseudomount_fat._entries import GONE, Entries, Nodes
+from pseudomount_fat._exfat_catalogue import (
+    BARRIER,
+    IN_USE,
+    deleted_entries,
+    file_fields,
+    parse_entries,
+    set_checksums,
+    stream_fields,
+)
 from pseudomount_fat._exfat_layout import (
     BITMAP,
     FILE,
@@ -33,6 +41,7 @@ from pseudomount_fat._fat import volume_serial
 from pseudomount_fat._layout import ATTR_DIRECTORY, ENTRY
 from pseudomount_fat._names import unicode_upcase
 from pseudomount_fat._pages import TableShape
+from pseudomount_fat._read import read_entries
 from pseudomount_fat._table import AllocationTable
 from pseudomount_fat._times import Zone, dos_times
 from pseudomount_fat._volume import ClusterFileSystem, Runs
@@ -67,6 +76,7 @@ class ExfatFileSystem(ClusterFileSystem):
     name = "exfat"
     _barrier = BARRIER
     _most_directory = _MOST_DIRECTORY
+    _keeps_chains = True
 
     def __init__(self, device: BlockDevice, findings: FindingLog, boot: BootRegion, zone: Zone) -> None:
         super().__init__(device, findings)
@@ -192,50 +202,92 @@ class ExfatFileSystem(ClusterFileSystem):
             return
         free = self._bitmap.free_in((runs.position - self._data_start) // self._cluster, runs.length // self._cluster)
         lost = files[np.unique(runs.owner[free])]
+        lost = lost[(lost & np.uint64(GONE)) == 0]
         self._tell_files(Severity.DEGRADED, "clusters of the file are marked free", "allocation bitmap", lost)
 
     # -- entries -------------------------------------------------------------------------------------------------
 
-    def _parse(self, found: DirectoryTable) -> Entries:
+    def _parse(self, found: DirectoryTable, *, aliases: bool = False) -> Entries:
         return parse_entries(found.table, found.owner, self._upcase())
 
+    def _parse_deleted(self, found: DirectoryTable) -> Entries:
+        return deleted_entries(found.table, found.owner)
+
+    def _free(self, starts: Int64s, counts: Int64s) -> NDArray[np.bool_]:
+        if self._bitmap is None:
+            return np.zeros(len(starts), np.bool_)
+        return self._bitmap.all_free(starts - 2, counts)
+
+    def _begins(self, found: DirectoryTable, first: Int64s) -> NDArray[np.bool_]:
+        live, gone = parse_entries(found.table, found.owner, None), self._parse_deleted(found)
+        sets = np.concatenate([live.row if live.sure is None else live.row[live.sure], gone.row])
+        begin = np.searchsorted(found.owner, np.arange(len(first)))
+        begins: NDArray[np.bool_] = np.isin(begin, sets)
+        begins[begins] = found.owner[begin[begins]] == np.flatnonzero(begins)
+        return begins
+
     def _nodes(self, files: UInt64s, *, times: bool = False) -> Nodes:
+        pairs, errors = self._read_pairs(files)
+        return self._columns(files, pairs, errors, times=times)
+
+    def _listed_nodes(self, files: UInt64s, found: DirectoryTable, entries: Entries) -> Nodes:
+        pairs = np.concatenate([found.table.take(entries.row, axis=0), found.table.take(entries.row + 1, axis=0)], 1)
+        errors: dict[int, PseudomountError] = {}
+        if len(files) and bool((files & np.uint64(GONE)).any()):
+            pairs[:, [0, ENTRY]] |= IN_USE
+        if entries.sure is not None and not entries.sure.all():
+            # Where a cluster ends behind the first entry, what is told of such a file is what its id alone tells.
+            place = (files & np.uint64(GONE - 1)).astype(np.int64) - self._data_start
+            cut = np.flatnonzero(~entries.sure & (place % self._cluster == self._cluster - ENTRY))
+            pairs[cut], failed = self._read_pairs(files[cut])
+            errors = {int(cut[i]): error for i, error in failed.items()}
+        return self._columns(files, pairs, errors, times=True)
+
+    def _read_pairs(self, files: UInt64s) -> tuple[UInt8s, dict[int, PseudomountError]]:
+        """File and stream entry of n files, uint8 (n, 64), as they were before the file was deleted."""
         n = len(files)
         root = files == 0
+        gone = (files & np.uint64(GONE)) != 0
+        files = files & np.uint64(GONE - 1)
         inside = self._is_position(files)
         rows = np.flatnonzero(inside)
         at = files[rows].astype(np.int64)
         room = self._cluster - (at - self._data_start) % self._cluster
         # File and stream entry mostly lie side by side; where a cluster ends between them the rest is looked for.
-        data, failed = self._read_entries(at, np.minimum(room, 2 * ENTRY))
+        data, failed = read_entries(self.device, at, np.minimum(room, 2 * ENTRY))
         begins = np.cumsum(np.minimum(room, 2 * ENTRY)) - np.minimum(room, 2 * ENTRY)
         pairs = np.zeros((n, 2 * ENTRY), np.uint8)
         flat = np.concatenate([data, np.zeros(ENTRY, np.uint8)])
         pairs[rows] = flat[begins[:, None] + np.arange(2 * ENTRY)] if len(rows) else 0
         cut = rows[room < 2 * ENTRY]
         pairs[cut, ENTRY:] = 0
+        pairs[gone, 0] |= IN_USE
+        pairs[gone, ENTRY] |= IN_USE
         errors: dict[int, PseudomountError] = {int(rows[i]): error for i, error in failed.items()}
         cut = cut[(pairs[cut, 0] == FILE) & ~np.isin(cut, list(errors))]
         if len(cut):
-            pairs[cut, ENTRY:] = self._continued(files[cut].astype(np.int64), pairs[cut, :ENTRY], cut, errors)
+            pairs[cut, ENTRY:] = self._continued(
+                files[cut].astype(np.int64), pairs[cut, :ENTRY], cut, errors, np.where(gone[cut], IN_USE, 0)
+            )
         for i in np.flatnonzero(~root & (pairs[:, 0] != FILE)).tolist():
             errors.setdefault(i, PathNotFoundError(f"no file has its entry at {int(files[i])}"))
         for i in np.flatnonzero(~root & (pairs[:, ENTRY] != STREAM)).tolist():
             errors.setdefault(i, self._corrupt("its stream extension is missing", int(files[i])))
-        return self._columns(files, root, pairs, errors, times=times)
+        return pairs, errors
 
     def _columns(
         self,
         files: UInt64s,
-        root: NDArray[np.bool_],
         pairs: UInt8s,
         errors: dict[int, PseudomountError],
         *,
         times: bool,
     ) -> Nodes:
+        root, gone = files == 0, (files & np.uint64(GONE)) != 0
+        places = files & np.uint64(GONE - 1)
         file, stream = file_fields(pairs[:, :ENTRY]), stream_fields(pairs[:, ENTRY:])
         for i in np.flatnonzero(~root & (stream["size"] >= np.uint64(1 << 63))).tolist():
-            errors.setdefault(i, self._corrupt("it claims a size of 2**63 or more", int(files[i])))
+            errors.setdefault(i, self._corrupt("it claims a size of 2**63 or more", int(places[i])))
         beyond = ~root & (stream["valid"] > stream["size"])
         for i in np.flatnonzero(beyond)[:100].tolist():
             if i not in errors:
@@ -244,7 +296,7 @@ class ExfatFileSystem(ClusterFileSystem):
                     "valid data reach past the size",
                     structure="stream extension",
                     file=int(files[i]),
-                    offset=int(files[i]),
+                    offset=int(places[i]),
                 )
         bad = np.zeros(len(files), np.bool_)
         bad[list(errors)] = True
@@ -268,13 +320,17 @@ class ExfatFileSystem(ClusterFileSystem):
             modified=modified,
             accessed=accessed,
             errors=errors,
+            gone=gone,
         )
 
-    def _continued(self, at: Int64s, first: UInt8s, rows: Int64s, errors: dict[int, PseudomountError]) -> UInt8s:
+    def _continued(
+        self, at: Int64s, first: UInt8s, rows: Int64s, errors: dict[int, PseudomountError], restored: Int64s
+    ) -> UInt8s:
         """The stream entries uint8 (n, 32) of sets whose first entry is the last of a cluster.
 
         Which cluster goes on is known to the directory: the FAT says, or, where the directory is contiguous, it is the
-        next one. The id does not name the directory, but the checksum of the set tells which is right.
+        next one. The id does not name the directory, but the checksum of the set tells which is right. `restored` are
+        the bits that are set again in the types of entries.
         """
         cluster = (at - self._data_start) // self._cluster + 2
         count = np.minimum(file_fields(first)["secondary"], _MOST_SET - 1)
@@ -286,8 +342,13 @@ class ExfatFileSystem(ClusterFileSystem):
             some = np.flatnonzero((candidate >= 2) & (candidate < self._clusters + 2) & ~sure & (length > 0))
             if not len(some):
                 continue
-            data, failed = self._read_entries(self._data_start + (candidate[some] - 2) * self._cluster, length[some])
+            data, failed = read_entries(
+                self.device, self._data_start + (candidate[some] - 2) * self._cluster, length[some]
+            )
             begins = np.cumsum(length[some]) - length[some]
+            data = data.copy()
+            types = np.arange(0, len(data), ENTRY)
+            data[types] |= np.repeat(restored[some], length[some] // ENTRY).astype(np.uint8)
             good = (data[begins] == STREAM) & ~np.isin(np.arange(len(some)), list(failed))
             errors.update((int(rows[some[i]]), error) for i, error in failed.items())
             some, begins = some[good], begins[good]

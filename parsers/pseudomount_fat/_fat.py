@@ -11,12 +11,14 @@ from pseudomount.device import BlockDevice
 from pseudomount.errors import PathNotFoundError, PseudomountError
 from pseudomount.filesystem import TimeColumn
 from pseudomount.findings import FindingLog, Severity
-from pseudomount_fat._catalogue import DELETED, entry_fields, is_file, label_rows, parse_entries
+from pseudomount_fat._catalogue import DELETED, entry_fields, is_dots, is_file, label_rows, parse_entries
+from pseudomount_fat._deleted import deleted_entries, is_deleted_file
 from pseudomount_fat._directories import DirectoryTable
-from pseudomount_fat._entries import Entries, Nodes
+from pseudomount_fat._entries import GONE, Entries, Nodes
 from pseudomount_fat._layout import ATTR_DIRECTORY, ENTRY, FatGeometry
 from pseudomount_fat._names import CodePage, unicode_upcase
 from pseudomount_fat._pages import TableShape
+from pseudomount_fat._read import read_entries
 from pseudomount_fat._table import AllocationTable
 from pseudomount_fat._times import Zone, dos_times
 from pseudomount_fat._volume import ClusterFileSystem
@@ -135,30 +137,62 @@ class FatFileSystem(ClusterFileSystem):
         some = int(geometry.root_length > 0)
         return np.full(some, geometry.root_length, np.int64), np.full(some, geometry.root_start, np.int64)
 
-    def _parse(self, found: DirectoryTable) -> Entries:
-        return parse_entries(found.table, found.owner, self._codepage)
+    def _parse(self, found: DirectoryTable, *, aliases: bool = False) -> Entries:
+        return parse_entries(found.table, found.owner, self._codepage, aliases=aliases)
+
+    def _parse_deleted(self, found: DirectoryTable) -> Entries:
+        geometry = self._geometry
+        last = geometry.clusters + 1
+        return deleted_entries(found.table, found.owner, self._codepage, last, wide=geometry.bits == 32)
+
+    def _free(self, starts: Int64s, counts: Int64s) -> NDArray[np.bool_]:
+        return self._table.pages.all_free(starts, counts)
+
+    def _begins(self, found: DirectoryTable, first: Int64s) -> NDArray[np.bool_]:
+        if not len(found.table):
+            return np.zeros(len(first), np.bool_)
+        numbers = np.arange(len(first))
+        dot = np.minimum(np.searchsorted(found.owner, numbers), len(found.owner) - 1)
+        both = np.minimum(dot + 1, len(found.owner) - 1)
+        good = (found.owner[dot] == numbers) & (found.owner[both] == numbers) & (both > dot)
+        good &= is_dots(found.table[dot]) & is_dots(found.table[both])
+        good &= (found.table[dot, 1] == 0x20) & (found.table[both, 1] == 0x2E)
+        good &= self._first_cluster(entry_fields(found.table[dot])) == first
+        begins: NDArray[np.bool_] = good
+        return begins
 
     def _upcase(self) -> NDArray[np.uint16]:
         return unicode_upcase()
 
     def _nodes(self, files: UInt64s, *, times: bool = False) -> Nodes:
         geometry = self._geometry
-        root = files == 0
-        inside = self._is_position(files)
+        gone = (files & np.uint64(GONE)) != 0
+        at = files & np.uint64(GONE - 1)
+        inside = self._is_position(at)
         end = geometry.root_start + geometry.root_length
-        inside |= (files >= geometry.root_start) & (files < end) & (files % ENTRY == 0)
+        inside |= (at >= geometry.root_start) & (at < end) & (at % ENTRY == 0)
         rows = np.flatnonzero(inside)
         table = np.zeros((len(files), ENTRY), np.uint8)
-        data, failed = self._read_entries(files[rows].astype(np.int64), np.full(len(rows), ENTRY, np.int64))
+        data, failed = read_entries(self.device, at[rows].astype(np.int64), np.full(len(rows), ENTRY, np.int64))
         table[rows] = data.reshape(-1, ENTRY)
         errors: dict[int, PseudomountError] = {int(rows[i]): error for i, error in failed.items()}
-        for i in np.flatnonzero(~root & ~is_file(table)).tolist():
-            errors.setdefault(i, PathNotFoundError(f"no file has its entry at {int(files[i])}"))
+        known = is_file(table) | (files == 0)
+        if gone.any():
+            known |= gone & is_deleted_file(table)
+        for i in np.flatnonzero(~known).tolist():
+            errors.setdefault(i, PathNotFoundError(f"no file has its entry at {int(at[i])}"))
+        return self._entry_nodes(files, table, errors, times=times)
+
+    def _listed_nodes(self, files: UInt64s, found: DirectoryTable, entries: Entries) -> Nodes:
+        return self._entry_nodes(files, found.table.take(entries.row, axis=0), {}, times=True)
+
+    def _entry_nodes(
+        self, files: UInt64s, table: NDArray[np.uint8], errors: dict[int, PseudomountError], *, times: bool
+    ) -> Nodes:
+        """What short entries uint8 (n, 32) say."""
+        root = files == 0
         field = entry_fields(table)
         directory = root | ((field["attributes"] & ATTR_DIRECTORY) != 0)
-        # FAT12 and FAT16 keep other things (OS/2's extended attributes) where FAT32 has the upper half of the cluster.
-        high = field["cluster_high"] if geometry.bits == 32 else 0
-        first = np.where(root, geometry.root_cluster, field["cluster_low"] | high << np.int64(16))
         size = np.where(directory, -1, field["size"])
         created = modified = accessed = TimeColumn.null(len(files))
         if times:
@@ -169,7 +203,7 @@ class FatFileSystem(ClusterFileSystem):
         return Nodes(
             directory=directory,
             attributes=np.where(root, ATTR_DIRECTORY, field["attributes"]).astype(np.uint64),
-            first=first,
+            first=np.where(root, self._geometry.root_cluster, self._first_cluster(field)),
             size=size,
             valid=size,
             contiguous=np.zeros(len(files), np.bool_),
@@ -177,4 +211,9 @@ class FatFileSystem(ClusterFileSystem):
             modified=modified,
             accessed=accessed,
             errors=errors,
+            gone=(files & np.uint64(GONE)) != 0,
         )
+
+    def _first_cluster(self, field: dict[str, Int64s]) -> Int64s:
+        # FAT12 and FAT16 keep other things (OS/2's extended attributes) where FAT32 has the upper half of the cluster.
+        return field["cluster_low"] | (field["cluster_high"] << 16 if self._geometry.bits == 32 else 0)

@@ -24,12 +24,14 @@ _FACTOR = np.uint64(int.from_bytes(os.urandom(8), "little") | 1)
 
 def take_ranges(values: Units, starts: Int64s, lengths: Int64s, gap: int = 0) -> Units:
     """Ranges of an array one after the other, each followed by `gap` zeros."""
-    ends = np.cumsum(lengths + gap)
-    result = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint16)
     index = np.arange(int(lengths.sum()), dtype=np.int64)
-    shift = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-    target = index + np.repeat(np.arange(len(lengths)) * gap, lengths) if gap else index
-    result[target] = values[index + shift]
+    source = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+    source += index
+    if not gap:
+        flat: Units = values[source]
+        return flat
+    result = np.zeros(len(index) + gap * len(lengths), np.uint16)
+    result[index + np.repeat(np.arange(len(lengths)) * gap, lengths)] = values[source]
     return result
 
 
@@ -56,13 +58,22 @@ class UnitNames:
 
     def names(self) -> Names:
         """In WTF-8: UTF-8 in which an unpaired surrogate is encoded as itself."""
+        flat = take_ranges(self.pool, self.starts, self.lengths)
+        offsets = np.zeros(len(self.lengths) + 1, np.int64)
+        np.cumsum(self.lengths, out=offsets[1:])
+        if not len(flat) or int(flat.max()) < 0x80:
+            return Names(flat.astype(np.uint8), offsets)
+        if not ((flat & 0xF800) == 0xD800).any():
+            ends = np.zeros(len(flat) + 1, np.int64)
+            np.cumsum(1 + (flat >= 0x80).astype(np.int64) + (flat >= 0x800), out=ends[1:])
+            text = flat.astype("<u2").tobytes().decode("utf-16-le").encode()
+            return Names(np.frombuffer(text, np.uint8), ends[offsets])
         # One decoding for all: with U+0000 between them two names cannot make a pair of surrogates.
         flat = take_ranges(self.pool, self.starts, self.lengths, 1)
         text = flat.astype("<u2").tobytes().decode("utf-16-le", "surrogatepass").encode("utf-8", "surrogatepass")
         data = np.frombuffer(text, np.uint8)
-        ends = np.flatnonzero(data == 0)
-        offsets = np.zeros(len(ends) + 1, np.int64)
-        offsets[1:] = ends - np.arange(len(ends))
+        zeros = np.flatnonzero(data == 0)
+        offsets[1:] = zeros - np.arange(len(zeros))
         return Names(data[data != 0], offsets)
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> UnitNames:
@@ -76,6 +87,8 @@ class UnitNames:
     def holds(self, unit: int) -> NDArray[np.bool_]:
         """bool (n,): which names hold a unit."""
         at = np.flatnonzero(self.pool == unit)
+        if not len(at):
+            return np.zeros(len(self.starts), np.bool_)
         found: NDArray[np.bool_] = np.searchsorted(at, self.starts) < np.searchsorted(at, self.starts + self.lengths)
         return found
 

@@ -124,6 +124,58 @@ class PageCache:
                 result[some[there]] = self._next[slot[there], clusters[some[there]] % PAGE]
         return result
 
+    def all_free(self, starts: Int64s, counts: Int64s) -> NDArray[np.bool_]:
+        """bool (n,): which runs of clusters have nothing but free ones.
+
+        Needs at most `CACHED_PAGES` pages: runs in others, and those whose entries cannot be read, count as in use.
+        """
+        result = np.zeros(len(starts), np.bool_)
+        entries = self.shape.entries
+        rows = np.flatnonzero((starts >= 2) & (counts > 0) & (counts < entries) & (starts + counts <= entries))
+        if not len(rows):
+            return result
+        edges = np.stack([starts[rows], starts[rows] + counts[rows] - 1])
+        pages = edges // PAGE
+        marks = np.zeros(int(pages.max()) + 2, np.int64)
+        np.add.at(marks, pages[0], 1)
+        np.add.at(marks, pages[1] + 1, -1)
+        numbers = np.flatnonzero(np.cumsum(marks) > 0)[:CACHED_PAGES]
+        place = np.searchsorted(numbers, pages)
+        within = edges % PAGE + np.array([[0], [1]])  # entries before the run, and up to its end
+        used = np.zeros(edges.shape, np.int64)
+        before = 0
+        for first in range(0, len(numbers), self._at_once):
+            some = numbers[first : first + self._at_once]
+            counted = np.zeros((len(some), PAGE + 1), np.int64)
+            np.cumsum(self._in_use(some), axis=1, out=counted[:, 1:])
+            ends = before + np.cumsum(counted[:, -1])
+            here = (place >= first) & (place < first + len(some))
+            at = place[here] - first
+            used[here] = ends[at] - counted[at, -1] + counted[at, within[here]]
+            before = int(ends[-1])
+        result[rows] = (place[1] < len(numbers)) & (used[0] == used[1])
+        return result
+
+    def _in_use(self, numbers: Int64s) -> NDArray[np.bool_]:
+        """bool (k, PAGE): which entries of pages are not free; all of those that cannot be read."""
+        self._load(numbers, None)
+        with self._lock:
+            slot = self._slots[numbers]
+            used = self._next[slot] != 0 if len(self._next) else np.ones((len(numbers), PAGE), np.bool_)
+        used[slot < 0] = True
+        return used
+
+    def prefetch(self, first: int, count: int) -> None:
+        """Reads pages in one go that will be asked for one by one, as far as there are any; those between again."""
+        numbers = np.arange(first, min(first + min(count, self._at_once), self._pages))
+        with self._lock:
+            missing = np.flatnonzero(self._slots[numbers] < 0)
+        if len(missing):
+            failed: dict[int, PseudomountError] = {}
+            read = self._read_pages(numbers[missing[0] : missing[-1] + 1].tolist(), failed)
+            with self._lock:
+                self._insert(*read)
+
     def page(self, number: int, ahead: int) -> tuple[memoryview, memoryview]:
         """Entries and run ends of one page, as memoryviews that stay what they are when the cache moves on."""
         for _ in range(3):  # another thread may empty the cache between loading and looking

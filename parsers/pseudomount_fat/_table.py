@@ -21,6 +21,9 @@ Int64s = NDArray[np.int64]
 _AHEAD = 64
 #: Up to so many chains are followed one by one: cheaper than numpy's fixed cost a step.
 _FEW = 128
+#: Pages that a chain came to from far away before whole parts of the table are read, and the most pages of such a part.
+_JUMPS = 3
+_SPAN = 256
 #: Runs that one chain is followed for before the bounds are looked at again.
 _BURST = 1 << 16
 
@@ -162,12 +165,19 @@ class AllocationTable:
         dones: list[int] = []
         starts: list[int] = []
         goes_on, turn, renew = True, 0, 1
+        jumps, behind = 0, cluster // PAGE + 1
         while goes_on and turn < _BURST:
             number = cluster // PAGE
             page = pages.get(number)
             if page is None:
                 ahead = min((limit - done) // PAGE, (1 << min(loads, 6)) - 1)
                 loads += 1
+                if not number - 1 <= behind <= number + 1:
+                    jumps += 1
+                    if jumps >= _JUMPS:  # a chain that lies all over the table: ever larger parts of it
+                        span = min(1 << (jumps - _JUMPS + 1), _SPAN)
+                        self.pages.prefetch(number // span * span, span)
+                behind = number
                 try:
                     page = self.pages.page(number, ahead)
                 except PseudomountError as error:

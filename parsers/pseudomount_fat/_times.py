@@ -6,6 +6,7 @@ Microsoft FAT specification 1.03, section 6.3: a date is year since 1980 (7 bits
 
 from __future__ import annotations
 
+import functools
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -69,6 +70,26 @@ def _offset(zone: ZoneInfo, local: int) -> int:
     return int(offset.total_seconds()) if offset is not None else 0
 
 
+@functools.cache
+def _calendar() -> tuple[Int64s, NDArray[np.bool_]]:
+    """Of each date there can be: seconds from 1970 to its midnight, int64 (65536,), and whether a calendar has it."""
+    months = (np.arange(128)[:, None] + 10) * 12 + np.arange(16) - 1
+    first = months.astype("M8[M]").astype("M8[D]").astype(np.int64)
+    after = (months + 1).astype("M8[M]").astype("M8[D]").astype(np.int64)
+    day = np.arange(32)
+    valid = (day >= 1) & (day <= (after - first)[:, :, None])
+    valid[:, [0, *range(13, 16)]] = False
+    return ((first[:, :, None] + day - 1) * _DAY).reshape(-1), valid.reshape(-1)
+
+
+@functools.cache
+def _clock() -> tuple[Int64s, NDArray[np.bool_]]:
+    """Of each time there can be: seconds since midnight, int64 (65536,), and whether a clock shows it."""
+    hour, minute, second = np.arange(32)[:, None, None], np.arange(64)[:, None], np.arange(32) * 2
+    valid = (hour < 24) & (minute < 60) & (second < 60)
+    return (hour * 3600 + minute * 60 + second).reshape(-1), valid.reshape(-1)
+
+
 def dos_times(
     date: NDArray[np.integer],
     time: NDArray[np.integer],
@@ -88,16 +109,11 @@ def dos_times(
     A date of zero is no time at all. A date or time that no calendar has (month 13, second 62) is null, and its `odd`
     is what it comes to when the excess is carried, as mktime does.
     """
-    days, clock = date.astype(np.int64), time.astype(np.int64)
-    year, month, day = days >> 9, (days >> 5) & 15, days & 31
-    hour, minute, second = clock >> 11, (clock >> 5) & 63, (clock & 31) * 2
-    months = (year + 10) * 12 + month - 1
-    first = months.astype("M8[M]").astype("M8[D]").astype(np.int64)
-    after = (months + 1).astype("M8[M]").astype("M8[D]").astype(np.int64)
-    valid = (month >= 1) & (month <= 12) & (day >= 1) & (day <= after - first)
-    valid &= (hour < 24) & (minute < 60) & (second < 60)
-    known = days != 0
-    local = (first + day - 1) * _DAY + hour * 3600 + minute * 60 + second
+    midnights, dates = _calendar()
+    seconds_of, clocks = _clock()
+    known = date != 0
+    valid = dates[date] & clocks[time]
+    local = midnights[date] + seconds_of[time]
     nanoseconds = np.zeros(len(local), np.int64)
     if hundredths is not None:
         tens = hundredths.astype(np.int64)

@@ -2,7 +2,8 @@
 
 A file's id is the position of its directory entry on the volume in bytes (of the short entry in FAT, of the File entry
 in exFAT); the root directory, which has no entry, is 0, where the boot sector lies. Ids stay right as long as the
-directory is not rewritten, and a directory that is reached by two ways shows the same ids both times.
+directory is not rewritten, and a directory that is reached by two ways shows the same ids both times. The ids of
+deleted files, which only a scan gives, have the highest bit set besides.
 """
 
 from __future__ import annotations
@@ -13,17 +14,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pseudomount.device import BlockDevice, stream_many
-from pseudomount.device.ranges import coalesce
+from pseudomount.device import BlockDevice
 from pseudomount.errors import (
     CorruptionError,
     NotASymlinkError,
-    OutOfRangeError,
     PathIsDirectoryError,
     PathNotDirectoryError,
     PathNotFoundError,
     PseudomountError,
-    TruncatedError,
 )
 from pseudomount.filesystem import (
     DataRuns,
@@ -35,6 +33,7 @@ from pseudomount.filesystem import (
     NameEncoding,
     Names,
     RunKind,
+    ScanBatch,
     Targets,
     TimeColumn,
 )
@@ -42,9 +41,11 @@ from pseudomount.findings import FindingLog, Severity
 from pseudomount_fat._content import FileContent
 from pseudomount_fat._cycles import sharing
 from pseudomount_fat._directories import DirectoryTable, read_directories
-from pseudomount_fat._entries import Entries, Nodes
+from pseudomount_fat._entries import GONE, Entries, Nodes
 from pseudomount_fat._layout import ENTRY
 from pseudomount_fat._names import UnitNames, units_of
+from pseudomount_fat._recovery import deleted_runs
+from pseudomount_fat._scan import ScanSteps, scan_volume
 from pseudomount_fat._table import AllocationTable
 
 __all__ = ["ClusterFileSystem", "Runs"]
@@ -55,8 +56,6 @@ UInt8s = NDArray[np.uint8]
 
 #: Bytes of directories that are parsed at once.
 _GROUP = 64 << 20
-#: Bytes between two entries that are read in vain rather than asked for separately.
-_GAP = 4096
 #: Defects of one kind that become findings of their own in one call.
 _TOLD = 100
 
@@ -85,6 +84,8 @@ class ClusterFileSystem(FileSystem):
     _data_start: int
     _barrier: int
     _most_directory: int
+    #: Whether a deleted file's chain is still in the FAT.
+    _keeps_chains = False
 
     def __init__(self, device: BlockDevice, findings: FindingLog) -> None:
         self.device = device
@@ -97,8 +98,24 @@ class ClusterFileSystem(FileSystem):
         """What the entries at these positions say, the root's among them; times are null unless asked for."""
 
     @abstractmethod
-    def _parse(self, found: DirectoryTable) -> Entries:
-        """The files in directories."""
+    def _parse(self, found: DirectoryTable, *, aliases: bool = False) -> Entries:
+        """The files in directories; `aliases`: with the short names that stand beside long ones."""
+
+    @abstractmethod
+    def _listed_nodes(self, files: UInt64s, found: DirectoryTable, entries: Entries) -> Nodes:
+        """What `_nodes` says of files, times included, from the directories that they were found in."""
+
+    @abstractmethod
+    def _parse_deleted(self, found: DirectoryTable) -> Entries:
+        """The files that were deleted from directories."""
+
+    @abstractmethod
+    def _begins(self, found: DirectoryTable, first: Int64s) -> NDArray[np.bool_]:
+        """bool (n,), which of n deleted directories, numbered from 0, still begin as the directory at `first` would."""
+
+    @abstractmethod
+    def _free(self, starts: Int64s, counts: Int64s) -> NDArray[np.bool_]:
+        """bool (n,), which runs of clusters are known to be free, all of them."""
 
     @abstractmethod
     def _upcase(self) -> NDArray[np.uint16]:
@@ -167,7 +184,7 @@ class ClusterFileSystem(FileSystem):
         upcase = self._upcase()
         hashes = asked.hashes(upcase)
         errors: dict[int, PseudomountError] = {}
-        for table, entries, failed in self._listed(ids):
+        for table, entries, failed in self._listed(ids, aliases=True):
             errors.update(failed)
             owners = table.owner[entries.row]
             for kind in (entries.names, entries.alias):
@@ -194,7 +211,9 @@ class ClusterFileSystem(FileSystem):
         own, nor the root of exFAT: size and allocated are -1, except for the fixed root of FAT12 and FAT16.
         """
         ids = np.asarray(files, np.uint64)
-        nodes = self._nodes(ids, times=True)
+        return self._file_rows(ids, self._nodes(ids, times=True))
+
+    def _file_rows(self, ids: UInt64s, nodes: Nodes) -> FileRows:
         n = len(ids)
         none = np.full(n, -1, np.int64)
         bad = np.zeros(n, np.bool_)
@@ -202,9 +221,7 @@ class ClusterFileSystem(FileSystem):
             bad[list(nodes.errors)] = True
         types = np.where(bad, FileType.UNKNOWN, np.where(nodes.directory, FileType.DIRECTORY, FileType.FILE))
         known = nodes.size >= 0
-        clusters = np.where(known, nodes.size, 0) // self._cluster + (
-            np.where(known, nodes.size, 0) % self._cluster > 0
-        )
+        clusters = _whole(nodes.size, self._cluster)
         allocated = np.where(known, np.minimum(clusters, self._clusters) * self._cluster, -1)
         fixed = self._root_runs()
         size = nodes.size
@@ -214,7 +231,7 @@ class ClusterFileSystem(FileSystem):
         return FileRows(
             file=ids,
             subvolume=np.zeros(n, np.uint64),
-            inode=ids,
+            inode=ids & np.uint64(GONE - 1),
             generation=np.zeros(n, np.int64),
             type=types.astype(np.uint8),
             size=size,
@@ -288,10 +305,34 @@ class ClusterFileSystem(FileSystem):
         runs = self._data_runs(ids, np.zeros(1, np.int64), nodes)
         error = runs.errors.get(0)
         size = int(nodes.size[0])
+        if nodes.gone[0] and size and error is None:
+            self.findings.add(
+                Severity.DEGRADED,
+                "the file was deleted: that its content is what lies from its first cluster on is a guess",
+                structure="directory entry",
+                file=file,
+                offset=file & (GONE - 1),
+            )
         if error is not None and size and not len(runs):
             raise error
         position = np.where(runs.kind == RunKind.DATA, runs.position, -1)
         return FileContent(self.device, f"{self.device.name}:{file}", size, runs.length, position, error)
+
+    def scan(self, *, deleted: bool = False) -> Iterator[ScanBatch]:
+        """See `FileSystem.scan`.
+
+        The id of a deleted file is the position of its entry with the highest bit set. Its content is taken to lie from
+        its first cluster on, without gaps, and only where all those clusters are free: `open` and `runs` refuse others.
+        """
+        steps = ScanSteps(
+            self._nodes,
+            self._listed,
+            self._listed_nodes,
+            self._file_rows,
+            self._parse_deleted,
+            self._deleted_directories,
+        )
+        return scan_volume(steps, self.findings, deleted=deleted)
 
     # -- below the contract --------------------------------------------------------------------------------------
 
@@ -301,26 +342,28 @@ class ClusterFileSystem(FileSystem):
         runs = self._runs(self._nodes(ids), ids, most)
         return read_directories(self.device, runs.owner, runs.length, runs.position, barrier=self._barrier, most=most)
 
-    def _listed(self, ids: UInt64s) -> Iterator[tuple[DirectoryTable, Entries, dict[int, PseudomountError]]]:
+    def _listed(
+        self, ids: UInt64s, nodes: Nodes | None = None, *, aliases: bool = False
+    ) -> Iterator[tuple[DirectoryTable, Entries, dict[int, PseudomountError]]]:
         """The entries of directories, in groups of so many bytes; the numbers in them are rows of `ids`."""
-        nodes = self._nodes(ids)
+        if nodes is None:
+            nodes = self._nodes(ids)
         directory = nodes.directory.copy()
         failed = dict(nodes.errors)
         for i in np.flatnonzero(~directory).tolist():
             failed.setdefault(i, PathNotDirectoryError("not a directory"))
+        for i in np.flatnonzero(nodes.gone).tolist():
+            failed.setdefault(i, PathNotDirectoryError("a directory that was deleted; its files are found by a scan"))
+        directory &= ~nodes.gone
         runs = self._runs(nodes, ids)
         failed.update((i, error) for i, error in runs.errors.items() if i not in failed)
         wanted = directory[runs.owner]
         owner, length, position = runs.owner[wanted], runs.length[wanted], runs.position[wanted]
-        group = (np.cumsum(length) - length) // _GROUP
-        first = np.flatnonzero(np.diff(owner, prepend=-1))
-        group = np.repeat(group[first], np.diff(np.append(first, len(owner))))
-        borders = np.flatnonzero(np.diff(group, prepend=-1)).tolist()
-        for a, b in zip(borders, [*borders[1:], len(owner)], strict=False):
+        for a, b in _groups(owner, length):
             found = read_directories(
                 self.device, owner[a:b], length[a:b], position[a:b], barrier=self._barrier, most=self._most_directory
             )
-            entries = self._parse(found)
+            entries = self._parse(found, aliases=aliases)
             self._tell(entries, found.position)
             yield found, entries, {**found.errors, **failed}
             failed = {}
@@ -338,8 +381,7 @@ class ClusterFileSystem(FileSystem):
         n, cluster = len(nodes), self._cluster
         most = -(-(most_directory or self._most_directory) // cluster)
         sized = nodes.size >= 0
-        size = np.where(sized, nodes.size, 0)
-        whole = size // cluster + (size % cluster > 0)
+        whole = _whole(nodes.size, cluster)
         wanted = np.where(nodes.directory, np.where(sized, np.minimum(whole, most), most), whole)
         fixed = self._root_runs()
         errors: dict[int, PseudomountError] = dict(nodes.errors)
@@ -350,11 +392,15 @@ class ClusterFileSystem(FileSystem):
         huge = whole > most
         for i in np.flatnonzero(nodes.directory & sized & huge).tolist():
             errors.setdefault(i, CorruptionError("larger than a directory may be", device=self.device.name))
+        parts = []
+        if nodes.gone.any():
+            keeps = self._keeps_chains
+            parts.append(deleted_runs(nodes, wanted, self._table, self._free, errors, keeps_chains=keeps))
+            wanted[nodes.gone] = 0
         direct = nodes.contiguous & (wanted > 0)
-        empty = sized & ~nodes.directory & (size == 0) & (nodes.first >= 2)
+        empty = ~nodes.gone & ~nodes.directory & (nodes.size == 0) & (nodes.first >= 2)
         empty[list(nodes.errors)] = False
         longer = [np.flatnonzero(empty)]
-        parts = []
         for exact in (True, False):
             rows = np.flatnonzero(~direct & (wanted > 0) & (sized == exact))
             if len(rows):
@@ -400,42 +446,24 @@ class ClusterFileSystem(FileSystem):
             length, position = np.insert(length, where, lengths), np.insert(position, where, positions)
         return Runs(owner, offset, length, position, errors)
 
-    def _read_entries(self, at: Int64s, length: Int64s) -> tuple[UInt8s, dict[int, PseudomountError]]:
-        """Bytes at n positions one after the other, neighbours read together; those of a failed one are zeros."""
-        if len(at) == 1:
-            try:
-                return np.frombuffer(self.device.read(int(at[0]), int(length[0])), np.uint8), {}
-            except PseudomountError as error:
-                return np.zeros(int(length[0]), np.uint8), {0: self._beyond(error, int(at[0]))}
-        joined = coalesce(at, length, gap=_GAP, limit=1 << 20)
-        begins = np.cumsum(length) - length
-        result = np.zeros(int(length.sum()), np.uint8)
-        errors: dict[int, PseudomountError] = {}
-        base = np.cumsum(joined.lengths) - joined.lengths
-        source = base[joined.group] + at - joined.offsets[joined.group]
-        order = np.argsort(joined.group, kind="stable")
-        groups = joined.group[order]
-        for step in stream_many(self.device, joined.offsets, joined.lengths):
-            # Ranges of at most a mebibyte are seldom cut: only where the device's own budget is smaller than that.
-            for k, number in enumerate(step.ranges.tolist()):
-                low, high = np.searchsorted(groups, number, "left"), np.searchsorted(groups, number, "right")
-                rows = order[low:high]
-                if k in step.batch.errors:
-                    failure = self._beyond(step.batch.errors[k], int(joined.offsets[number]))
-                    errors.update(dict.fromkeys(rows.tolist(), failure))
-                    continue
-                piece = step.batch.view(k)
-                shift = int(base[number] + step.within[k])
-                index = source[rows, None] + np.arange(int(length[rows].max()))[None, :] - shift
-                good = (index >= 0) & (index < len(piece)) & (np.arange(index.shape[1]) < length[rows, None])
-                target = begins[rows, None] + np.arange(index.shape[1])
-                result[target[good]] = piece[index[good]]
-        return result, errors
+    def _deleted_directories(self, ids: UInt64s, nodes: Nodes) -> Iterator[tuple[DirectoryTable, Entries, Entries]]:
+        """Of deleted directories whose clusters are free and still look like theirs: entries not deleted, and deleted.
 
-    def _beyond(self, error: PseudomountError, offset: int) -> PseudomountError:
-        if isinstance(error, OutOfRangeError):
-            return TruncatedError("beyond the end of the device", device=self.device.name, offset=offset)
-        return error
+        The numbers in the tables are rows of `ids`. Of a directory without a size only the first cluster is known.
+        """
+        runs = self._runs(nodes, ids)
+        for a, b in _groups(runs.owner, runs.length):
+            found = read_directories(
+                self.device,
+                runs.owner[a:b],
+                runs.length[a:b],
+                runs.position[a:b],
+                barrier=self._barrier,
+                most=self._most_directory,
+            )
+            good = np.flatnonzero(self._begins(found, nodes.first)[found.owner])
+            kept = DirectoryTable(found.table.take(good, axis=0), found.owner[good], found.position[good], {})
+            yield kept, self._parse(kept), self._parse_deleted(kept)
 
     def _is_position(self, files: UInt64s) -> NDArray[np.bool_]:
         """bool (n,): which ids can be the position of an entry among the clusters."""
@@ -473,6 +501,21 @@ class ClusterFileSystem(FileSystem):
         if not errors:
             return {}
         return {i: errors[k] for i, k in enumerate(inverse.tolist()) if k in errors}
+
+
+def _groups(owner: Int64s, length: Int64s) -> Iterator[tuple[int, int]]:
+    """Ranges of runs that are read at once: whole directories, of so many bytes."""
+    group = (np.cumsum(length) - length) // _GROUP
+    first = np.flatnonzero(np.diff(owner, prepend=-1))
+    group = np.repeat(group[first], np.diff(np.append(first, len(owner))))
+    borders = np.flatnonzero(np.diff(group, prepend=-1)).tolist()
+    return zip(borders, [*borders[1:], len(owner)], strict=False)
+
+
+def _whole(size: Int64s, cluster: int) -> Int64s:
+    """Clusters that so many bytes take; 0 for a size that is not known."""
+    known = np.maximum(size, 0)
+    return known // cluster + (known % cluster > 0)
 
 
 def _keys(hashes: UInt64s, owners: NDArray[np.integer]) -> UInt64s:
