@@ -35,6 +35,7 @@ from pseudomount.storage.remote import ObjectStore, connect, is_url, parse_url
 from pseudomount.volumes import VolumeSlot, discover
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from obstore.store import ObjectStore as ObstoreStore
 
     from pseudomount.filesystem.catalogue import Catalogue
@@ -136,6 +137,27 @@ class BackupVolume:
         if extra:
             self._tree.source = CatalogueSource(found, self.fs)
         return found
+
+    def data_runs(self, catalogue: Catalogue | None = None) -> pa.Table:
+        """Where the content of files lies on the volume, as an Arrow table: a row for each run.
+
+        Columns: `file` (as in the catalogue), `offset` and `length` in bytes, `position` on the volume (null where
+        there is none), `kind` ("data", "hole", "unwritten", "resident") and `encoded`. What is damaged is a finding.
+
+        Args:
+            catalogue: the files asked about, or a selection of them; by default all regular files of the volume.
+
+        Raises:
+            as `fs`.
+        """
+        from pseudomount.filesystem.catalogue import run_table
+
+        chosen = self.catalogue(extra=False) if catalogue is None else catalogue
+        files = chosen.regular_files()
+        table, errors = run_table(self.fs, files)
+        for file, error in errors.items():
+            self.findings.add_error(error, file=file)
+        return table
 
     @cached_property
     def _tree(self) -> Tree:

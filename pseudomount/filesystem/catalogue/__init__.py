@@ -20,6 +20,7 @@ from pseudomount.filesystem.catalogue._arrow import is_null, number, numbers, te
 from pseudomount.filesystem.catalogue._build import Built, OddTimes, build
 from pseudomount.filesystem.catalogue._directories import MOST_BYTES, Directories
 from pseudomount.filesystem.catalogue._find import Conditions, select
+from pseudomount.filesystem.catalogue._runs import run_table
 from pseudomount.filesystem.catalogue._source import CatalogueSource, file_rows
 from pseudomount.filesystem.catalogue._strings import names_of
 from pseudomount.filesystem.catalogue._usage import usage
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-__all__ = ["Catalogue", "CatalogueSource", "scan_catalogue"]
+__all__ = ["Catalogue", "CatalogueSource", "run_table", "scan_catalogue"]
 
 #: What no name in escaped form has.
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -258,6 +259,13 @@ class Catalogue:
     def names(self) -> Names:
         """The disk's own names; empty for what has none."""
         return names_of(self.arrow["name"], self.arrow["name_raw"])
+
+    def regular_files(self) -> NDArray[np.uint64]:
+        """The ids of all regular files among the rows, each once, in their order."""
+        ids = numbers(self.arrow["file"])[self.type_codes == FileType.FILE]
+        _, first = np.unique(ids, return_index=True)
+        found: NDArray[np.uint64] = ids[np.sort(first)]
+        return found
 
     def path_of(self, row: int) -> str | None:
         """The path of one row as a Python string, not escaped: `volume.path` takes it."""
