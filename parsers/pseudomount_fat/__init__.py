@@ -8,21 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from pseudomount.device import BlockDevice
 from pseudomount.errors import CorruptionError
 from pseudomount.filesystem import FileSystem, Match, Parser
 from pseudomount.findings import FindingLog, Severity
-from pseudomount_fat._exfat import ExfatFileSystem
 from pseudomount_fat._exfat_layout import find_boot_region
-from pseudomount_fat._fat import FatFileSystem
 from pseudomount_fat._layout import find_boot_sector
-from pseudomount_fat._names import CodePage
-from pseudomount_fat._times import Zone
+
+if TYPE_CHECKING:
+    from pseudomount_fat._exfat import ExfatFileSystem
+    from pseudomount_fat._fat import FatFileSystem
 
 __all__ = ["ExfatFileSystem", "ExfatParser", "FatFileSystem", "FatParser"]
 
 _NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
+
+
+# Every volume is probed, and few are FAT: what reads it is loaded when one is found.
+
+
+def __getattr__(name: str) -> object:
+    if name == "ExfatFileSystem":
+        from pseudomount_fat._exfat import ExfatFileSystem
+
+        return ExfatFileSystem
+    if name == "FatFileSystem":
+        from pseudomount_fat._fat import FatFileSystem
+
+        return FatFileSystem
+    raise AttributeError(name)
 
 
 class FatParser(Parser):
@@ -35,6 +51,10 @@ class FatParser(Parser):
         found = find_boot_sector(device)
         if found is None:
             return None
+        from pseudomount_fat._fat import FatFileSystem
+        from pseudomount_fat._names import CodePage
+        from pseudomount_fat._times import Zone
+
         geometry, position = found
         volume = FatFileSystem(device, FindingLog(), geometry, CodePage(), Zone())
         return Match(volume.name, volume.label, volume.uuid, 100 if position == 0 and geometry.sound else 50)
@@ -45,6 +65,10 @@ class FatParser(Parser):
         Raises:
             UsageError: a code page or time zone that is not known.
         """
+        from pseudomount_fat._fat import FatFileSystem
+        from pseudomount_fat._names import CodePage
+        from pseudomount_fat._times import Zone
+
         codepage = CodePage(options.get("codepage", "cp437"))
         zone = Zone(options.get("timezone", "UTC"))
         found = find_boot_sector(device)
@@ -75,6 +99,9 @@ class ExfatParser(Parser):
         boot = find_boot_region(device)
         if boot is None:
             return None
+        from pseudomount_fat._exfat import ExfatFileSystem
+        from pseudomount_fat._times import Zone
+
         volume = ExfatFileSystem(device, FindingLog(), boot, Zone())
         return Match("exfat", volume.label, volume.uuid, 100 if boot.position == 0 and boot.checked else 50)
 
@@ -84,6 +111,9 @@ class ExfatParser(Parser):
         Raises:
             UsageError: a time zone that is not known.
         """
+        from pseudomount_fat._exfat import ExfatFileSystem
+        from pseudomount_fat._times import Zone
+
         zone = Zone(options.get("timezone", "UTC"))
         boot = find_boot_region(device)
         if boot is None:

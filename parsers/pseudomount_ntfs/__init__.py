@@ -9,19 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from pseudomount.device import BlockDevice
 from pseudomount.errors import CorruptionError, UsageError
 from pseudomount.filesystem import Match, Parser
 from pseudomount.findings import FindingLog
 from pseudomount_ntfs._boot import match_of, read_boot
-from pseudomount_ntfs._filesystem import Ntfs
-from pseudomount_ntfs._state import label_of
-from pseudomount_ntfs._volume import Volume
+
+if TYPE_CHECKING:
+    from pseudomount_ntfs._filesystem import Ntfs
 
 __all__ = ["Ntfs", "NtfsParser"]
 
 _OPTIONS = {"system_files": {"yes": True, "no": False}}
+
+
+# Every volume is probed, and not all are NTFS: what reads it is loaded when one is found.
+
+
+def __getattr__(name: str) -> object:
+    if name == "Ntfs":
+        from pseudomount_ntfs._filesystem import Ntfs
+
+        return Ntfs
+    raise AttributeError(name)
 
 
 class NtfsParser(Parser):
@@ -42,6 +54,9 @@ class NtfsParser(Parser):
             return None
         if geometry is None:
             return None
+        from pseudomount_ntfs._state import label_of
+        from pseudomount_ntfs._volume import Volume
+
         try:
             volume = Volume(device, geometry, FindingLog())
         except CorruptionError:
@@ -53,6 +68,8 @@ class NtfsParser(Parser):
         self, device: BlockDevice, findings: FindingLog, options: Mapping[str, str] = MappingProxyType({})
     ) -> Ntfs:
         """Opens the volume: its boot sector, the MFT's own record, $Volume, and the head of $LogFile."""
+        from pseudomount_ntfs._filesystem import Ntfs
+
         chosen: dict[str, bool] = {}
         for key, value in options.items():
             if key not in _OPTIONS or value not in _OPTIONS[key]:
