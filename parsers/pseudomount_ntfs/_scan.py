@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from pseudomount.errors import CorruptionError, PseudomountError
+from pseudomount.errors import PseudomountError
 from pseudomount.filesystem import FileRows, FileType, LinkRows, ScanBatch, ScanLinks, ScanStreams
 from pseudomount.findings import Severity
 from pseudomount_ntfs._batch import Batch
 from pseudomount_ntfs._catalogue import name_places, rows_of
 from pseudomount_ntfs._layout import (
     DELETED,
-    DOS_NAMESPACE,
     MAGIC_FILE,
     RECORD_MASK,
     SEQUENCE_SHIFT,
@@ -31,6 +30,7 @@ from pseudomount_ntfs._layout import (
 from pseudomount_ntfs._names import unusable, wtf8
 from pseudomount_ntfs._records import apply_fixups, parse_attributes, record_headers, record_numbers
 from pseudomount_ntfs._runs import read_segments, stretches
+from pseudomount_ntfs._scan_parts import aliases, bits, kept_links, named_streams, names_only, record_spans, selected
 from pseudomount_ntfs._volume import BATCH_RECORDS, Volume
 
 __all__ = ["scan_volume"]
@@ -48,8 +48,6 @@ _EXTEND = 11
 _EXTEND_LEVELS, _EXTEND_MOST = 16, 4096
 #: The first reference to $MFT: its record is never freed.
 _OF_MFT = 1 << SEQUENCE_SHIFT
-#: NTFS has no more records; and however small a device is, so many are looked at.
-_MOST_RECORDS, _LEAST_RECORDS = 1 << 32, 1 << 20
 #: Bytes of extension records that one batch may bring along, and of an entry that leads to one, at least.
 _EXTENSIONS, _LIST_ENTRY = 64 << 20, 32
 #: Damage that is told record by record.
@@ -97,7 +95,7 @@ class _Scan:
         self._rows = rows
         self._root = root
         self._system_files = system_files
-        self._spans, self._lost = _spans(volume)
+        self._spans, self._lost = record_spans(volume)
         count = self._spans[-1][0] + self._spans[-1][1] if self._spans else 0
         self._records = count
         # Of each record: its sequence number, and what it is.
@@ -223,7 +221,7 @@ class _Scan:
         self._sequence[part] = np.where(fits, header["sequence"], 0)
         directory = (header["flags"] & RecordFlag.DIRECTORY) != 0
         self._state[part] |= np.where(live, _LIVE, 0) | np.where(live & directory, _DIRECTORY, 0)
-        missing = magic & in_use if expected is None else _bits(expected, first, count) | (magic & in_use)
+        missing = magic & in_use if expected is None else bits(expected, first, count) | (magic & in_use)
         suspect = np.where(fits, base & ~in_use & missing, missing)
         if expected is None:
             suspect |= ~fits & matrix.any(axis=1)
@@ -244,7 +242,7 @@ class _Scan:
         used = np.zeros(len(batch), np.bool_)
         used[batch.attributes.row] = True
         batch.damage.clear()
-        return (batch, listed) if used.all() else (_selected(batch, used), listed[used])
+        return (batch, listed) if used.all() else (selected(batch, used), listed[used])
 
     def _batch(
         self, first: int, matrix: UInt8s, header: NDArray[np.void], wanted: Bools, mark: np.uint64
@@ -306,7 +304,7 @@ class _Scan:
         sizes = np.zeros(len(batch), np.int64)
         np.maximum.at(sizes, attributes.row[lists], attributes.size[lists])
         later.append((batch.references[listed], sizes[listed]))
-        return _selected(batch, ~listed)
+        return selected(batch, ~listed)
 
     def _postponed(self, later: list[tuple[UInt64s, Int64s]], *, marked: bool) -> Iterator[Batch]:
         """The files that were left until all others were there, in batches whose extension records memory holds."""
@@ -352,15 +350,15 @@ class _Scan:
                 every = np.bincount(owner, minlength=len(batch))
                 keep &= (np.bincount(owner[secret], minlength=len(batch)) < every) | (every == 0)
             shown &= ~secret & keep[owner]
-        shown &= ~_aliases(owner, names["parent"], names["namespace"])
+        shown &= ~aliases(owner, names["parent"], names["namespace"])
         rows = np.flatnonzero(shown)
         links, errors = self._links(
             batch, files.type, owner[rows], names["parent"][rows], at[rows], count[rows], deleted
         )
-        streams = _streams(batch, keep & (files.type != FileType.UNKNOWN))
+        found = named_streams(batch, keep & (files.type != FileType.UNKNOWN))
         if not keep.all():
             files = files.take(keep)
-        return ScanBatch(files, links, np.full(len(files), deleted), streams, errors, done)
+        return ScanBatch(files, links, np.full(len(files), deleted), found, errors, done)
 
     def _links(
         self, batch: Batch, kinds: UInt8s, owner: Int64s, parent: UInt64s, at: Int64s, count: Int64s, deleted: bool
@@ -392,12 +390,12 @@ class _Scan:
             numbers = numbers[(self._state[numbers] & _HIDDEN) == 0]
             self._damaged.append(numbers)
             self._state[numbers] |= _UNSURE
-            self._unsure.append(_kept_links(links, unsure[owner]))
-            links = _kept_links(links, ~unsure[owner])
+            self._unsure.append(kept_links(links, unsure[owner]))
+            links = kept_links(links, ~unsure[owner])
         anonymous = (links.parent >> _SHIFT) == 0
         if anonymous.any():  # a reference with sequence number 0 is to whatever has the record
-            self._dubious.append(_kept_links(links, anonymous))
-            links = _kept_links(links, ~anonymous)
+            self._dubious.append(kept_links(links, anonymous))
+            links = kept_links(links, ~anonymous)
         return links, errors
 
     def _deleted_parents(self, parent: UInt64s) -> UInt64s:
@@ -420,7 +418,7 @@ class _Scan:
         for links in self._dubious:
             number = record_numbers(links.parent)
             parent = number.astype(np.uint64) | (self._sequence[number].astype(np.uint64) << _SHIFT)
-            yield _names_only(ScanLinks(parent, links.file, links.name, links.type, links.deleted), done)
+            yield names_only(ScanLinks(parent, links.file, links.name, links.type, links.deleted), done)
         self._dubious.clear()
         damaged = np.concatenate(self._damaged) if self._damaged else np.empty(0, np.int64)
         if len(damaged) or self._lost:
@@ -451,9 +449,9 @@ class _Scan:
             told[number[hit & (number < self._records)]] = True
             part = found.take(hit)
             links = ScanLinks(part.parent, part.file, part.name, part.type, np.zeros(len(part), np.bool_))
-            yield _names_only(links, done, {int(directories[i]): error for i, error in found.errors.items()})
+            yield names_only(links, done, {int(directories[i]): error for i, error in found.errors.items()})
         for links in self._unsure:
-            yield _names_only(_kept_links(links, ~told[record_numbers(links.file)]), done)
+            yield names_only(kept_links(links, ~told[record_numbers(links.file)]), done)
         self._unsure.clear()
         lost = np.unique(np.concatenate(fresh))
         for first in range(0, len(lost), BATCH_RECORDS):
@@ -464,100 +462,3 @@ class _Scan:
             if number in self._reasons and number != root[0]:
                 error = self._read_errors.get(number) or self._volume.damaged(number, self._reasons[number])
                 self._volume.findings.add_error(error, file=number)
-
-
-def _spans(volume: Volume) -> tuple[list[tuple[int, int]], bool]:
-    """The records that can be read, as (first, how many), ascending; and whether there should be more of them."""
-    size, mft = volume.record_size, volume.mft
-    begins = mft.starts[:-1]
-    room = np.where(mft.positions >= 0, volume.device.size - mft.positions, 0)
-    ends = begins + np.clip(room, 0, np.diff(mft.starts))
-    # A volume has room for so many; a forged MFT may claim any number, far apart or the same ones many times.
-    most = min(volume.records, _MOST_RECORDS, max(volume.device.size // size, _LEAST_RECORDS))
-    have = ends > begins
-    first, last = begins[have] // size, np.minimum(-(-ends[have] // size), most)
-    spans: list[tuple[int, int]] = []
-    at = 0
-    for a, b in zip(first.tolist(), last.tolist(), strict=True):  # one step for each fragment of the MFT
-        a = max(a, at)
-        if b <= a:
-            continue
-        if spans and a == at:
-            spans[-1] = (spans[-1][0], b - spans[-1][0])
-        else:
-            spans.append((a, b - a))
-        at = b
-    whole = len(spans) == 1 and spans[0] == (0, volume.records)
-    if volume.records > most:
-        error = CorruptionError(
-            f"the MFT claims {volume.records} records, of which the first {most} are looked at", structure="$MFT"
-        )
-        volume.findings.add_error(error)
-    return spans, not whole
-
-
-def _bits(packed: UInt8s, first: int, count: int) -> Bools:
-    """Some bits of a bitmap; 0 behind its end."""
-    out = np.zeros(count, np.bool_)
-    begin = first // 8
-    part = np.unpackbits(packed[begin : (first + count + 7) // 8], bitorder="little")[first - 8 * begin :][:count]
-    out[: len(part)] = part != 0
-    return out
-
-
-def _selected(batch: Batch, keep: Bools) -> Batch:
-    """Some files of a batch; their records stay where they are in the buffer."""
-    renumber = np.cumsum(keep) - 1
-    attributes = batch.attributes.take(keep[batch.attributes.row])
-    attributes = attributes.moved(renumber, 0)
-    rows = np.flatnonzero(keep)
-    return Batch(
-        batch.references[rows],
-        batch.buffer,
-        attributes,
-        batch.flags[rows],
-        batch.links[rows],
-        batch.sequence[rows],
-        {},
-        {int(renumber[row]): error for row, error in batch.damage.items() if keep[row]},
-    )
-
-
-def _aliases(owner: Int64s, parent: UInt64s, namespace: NDArray[np.uint8]) -> Bools:
-    """Names of 8.3 form beside the long name of the same file in the same directory."""
-    alias: Bools = namespace == DOS_NAMESPACE
-    if not alias.any():
-        return alias
-    order = np.lexsort((alias, parent, owner))
-    same = np.zeros(len(order), np.bool_)
-    a, b = order[:-1], order[1:]
-    same[1:] = (owner[a] == owner[b]) & (parent[a] == parent[b])
-    # Long names come first in a group; an alias that begins one has none beside it.
-    starts = np.flatnonzero(~same)
-    has_long = ~alias[order[starts]]
-    group = np.cumsum(~same) - 1
-    drop: Bools = np.zeros(len(order), np.bool_)
-    drop[order] = alias[order] & has_long[group]
-    return drop
-
-
-def _streams(batch: Batch, wanted: Bools) -> ScanStreams:
-    """The named streams of some files."""
-    picks = batch.of_type(AttributeType.DATA, None)
-    attributes = batch.attributes
-    picks = picks[(attributes.name_length[picks] > 0) & wanted[attributes.row[picks]]]
-    if not len(picks):
-        return ScanStreams.none()
-    names = wtf8(*units_of(batch.buffer, attributes.name_at[picks], attributes.name_length[picks]))
-    stored = np.where(attributes.resident[picks], 0, attributes.stored[picks])
-    return ScanStreams(batch.references[attributes.row[picks]], names, attributes.size[picks], stored)
-
-
-def _names_only(links: ScanLinks, done: float, errors: dict[int, PseudomountError] | None = None) -> ScanBatch:
-    return ScanBatch(FileRows.none(), links, np.empty(0, np.bool_), ScanStreams.none(), errors or {}, done)
-
-
-def _kept_links(links: ScanLinks, keep: Bools) -> ScanLinks:
-    if keep.all():
-        return links
-    return ScanLinks(links.parent[keep], links.file[keep], links.name.take(keep), links.type[keep], links.deleted[keep])
