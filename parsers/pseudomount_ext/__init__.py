@@ -44,9 +44,10 @@ from pseudomount.filesystem.contract import (
 from pseudomount.filesystem.scan import ScanBatch
 from pseudomount.findings import FindingLog, Severity
 from pseudomount_ext import _layout as lay
-from pseudomount_ext._catalogue import Inodes
+from pseudomount_ext._catalogue import Inodes, Trouble
 from pseudomount_ext._content import BlockRuns, Volume, map_blocks
 from pseudomount_ext._directory import read_directories, visible_names
+from pseudomount_ext._free import Bitmaps
 from pseudomount_ext._groups import Groups
 from pseudomount_ext._inodes import InodeTable, fast_links, inline
 from pseudomount_ext._layout import Compat, Incompat, InodeFlag
@@ -54,7 +55,7 @@ from pseudomount_ext._links import read_links
 from pseudomount_ext._lookup import look_up
 from pseudomount_ext._memory import MemoryDevice
 from pseudomount_ext._read import Int64s
-from pseudomount_ext._rows import file_rows
+from pseudomount_ext._rows import file_rows, joined, name_rows
 from pseudomount_ext._scan import scan_volume
 from pseudomount_ext._super import Superblock, find, unreadable_features
 from pseudomount_ext._xattr import inline_content, read_xattrs
@@ -136,6 +137,10 @@ def _note_state(device: BlockDevice, superblock: Superblock, damaged: Superblock
 class ExtFileSystem(FileSystem):
     """An opened volume. File ids are inode numbers; "nlink" and all else are as the kernel would show them.
 
+    Deleted files have the id `number | 1 << 63`: inodes without links whose mode is still there. `rows`, `runs`, `open`
+    and `readlink` take it. A deleted name whose inode was given to another file, or wiped, has the id
+    `number | 3 << 62`, which stands for the name alone.
+
     `FileRows.extra` has: "rdev" (device number as Linux's makedev) with its parts "rdev_major" and "rdev_minor", -1 for
     other files; "project" (project id, -1 where there is none); "dtime" (`i_dtime`, when the file was
     deleted, datetime64[ns], NaT where it was not; the number of the next orphan in one that was still open).
@@ -155,7 +160,9 @@ class ExtFileSystem(FileSystem):
         self.literal_names = not superblock.incompat & Incompat.CASEFOLD
         self.details = MappingProxyType(_details(superblock))
         self._volume = Volume(device, superblock, findings)
-        self._inodes = InodeTable(self._volume, Groups(device, superblock, findings))
+        groups = Groups(device, superblock, findings)
+        self._inodes = InodeTable(self._volume, groups)
+        self._bitmaps = Bitmaps(self._volume, groups)
 
     # -- directories -------------------------------------------------------------------------------------------------
 
@@ -182,6 +189,9 @@ class ExtFileSystem(FileSystem):
         """The rows that are directories; the others get an error."""
         for row in np.flatnonzero(inodes.type != FileType.DIRECTORY).tolist():
             problems.setdefault(row, PathNotDirectoryError(f"inode {int(inodes.number[row])} is no directory"))
+        for row in np.flatnonzero(inodes.trouble == Trouble.DELETED).tolist():
+            message = f"directory {int(inodes.number[row])} was deleted; a scan finds the names that are left of it"
+            problems.setdefault(row, PathNotDirectoryError(message))
         return np.array([row for row in range(len(inodes)) if row not in problems], np.int64)
 
     def lookup(self, directories: UInt64s, names: Sequence[bytes]) -> Looked:
@@ -205,14 +215,24 @@ class ExtFileSystem(FileSystem):
 
     def rows(self, files: UInt64s) -> FileRows:
         """What is known of many files; a deleted or unused inode is an error of its row."""
-        unique, place = _unique(files)
+        asked = np.asarray(files, np.uint64)
+        unique, place = _unique(asked)
         inodes, problems = self._inodes.read_unique(unique)
         errors = {i: problems[row] for i, row in enumerate(place.tolist()) if row in problems} if problems else {}
-        return file_rows(inodes.take(place), errors, np.asarray(files, np.uint64))
+        rows = file_rows(inodes.take(place), errors, asked)
+        alone = np.flatnonzero(asked >= lay.NAME_ONLY)
+        if not len(alone):
+            return rows
+        order = np.arange(len(asked))
+        order[alone] = len(asked) + np.arange(len(alone))
+        return joined(rows, name_rows(asked[alone])).take(order)
 
     def scan(self, *, deleted: bool = False) -> Iterator[ScanBatch]:
-        """The whole enumeration, from one pass over the inode tables and the directories' blocks."""
-        return scan_volume(self._volume, self._inodes)
+        """The whole enumeration, from one pass over the inode tables and the directories' blocks.
+
+        Deleted files have ids of their own, above 2**63: see `_scan`.
+        """
+        return scan_volume(self._volume, self._inodes, self._map, deleted=deleted)
 
     def runs(self, files: UInt64s) -> DataRuns:
         """Where the content of many files lies; of a fast symbolic link it is the inode that holds it.
@@ -250,8 +270,19 @@ class ExtFileSystem(FileSystem):
         )
 
     def _map(self, inodes: Inodes, rows: Int64s) -> BlockRuns:
-        """As `map_blocks`, without the hash tree that fs-verity keeps behind a file's end."""
-        found = map_blocks(self._volume, inodes, rows)
+        """As `map_blocks`, without the hash tree that fs-verity keeps behind a file's end.
+
+        Blocks of deleted files that are in use by now are damaged runs; a file that was still open has its own.
+        """
+        gone = self._freed(inodes, rows)
+        if gone.any():
+
+            def taken(query: Int64s, block: Int64s) -> Bools:
+                return gone[query] & self._bitmaps.blocks_in_use(block)
+
+            found = self._bitmaps.left_of(map_blocks(self._volume, inodes, rows, taken), gone)
+        else:
+            found = map_blocks(self._volume, inodes, rows)
         verity = inodes.flagged(InodeFlag.VERITY)[rows]
         if not verity.any():
             return found
@@ -266,6 +297,13 @@ class ExtFileSystem(FileSystem):
             found.errors,
         )
         return cut.take(cut.count > 0)
+
+    def _freed(self, inodes: Inodes, rows: Int64s) -> Bools:
+        """bool (k,): deleted files that are not orphans: nothing is theirs any more."""
+        gone: Bools = inodes.trouble[rows] == Trouble.DELETED
+        if gone.any():
+            gone[gone] = ~self._bitmaps.inodes_in_use(inodes.number[rows[gone]])
+        return gone
 
     def _encoded(self, inodes: Inodes) -> Bools:
         encrypted: Bools = inodes.flagged(InodeFlag.ENCRYPT) & (inodes.type != FileType.DIRECTORY)
@@ -284,18 +322,23 @@ class ExtFileSystem(FileSystem):
     def open(self, file: int, stream: str | None = None) -> BlockDevice:
         """The content of a regular file."""
         inodes = self._one(file)
+        number = int(inodes.number[0])
         if stream is not None:
-            raise PathNotFoundError(f"inode {file} has no stream {stream!r}: ext has none")
+            raise PathNotFoundError(f"inode {number} has no stream {stream!r}: ext has none")
         kind = FileType(int(inodes.type[0]))
         if kind is FileType.DIRECTORY:
-            raise PathIsDirectoryError(f"inode {file} is a directory")
+            raise PathIsDirectoryError(f"inode {number} is a directory")
         if kind is not FileType.FILE:
-            raise UnsupportedError(f"inode {file} is a {kind.word} and has no content")
+            raise UnsupportedError(f"inode {number} is a {kind.word} and has no content")
         if inodes.flagged(InodeFlag.ENCRYPT)[0]:
-            raise EncryptedError(f"the content of inode {file} is encrypted")
+            raise EncryptedError(f"the content of inode {number} is encrypted")
         if self._compressed(inodes)[0]:
-            raise UnsupportedError(f"the content of inode {file} is compressed (e2compr)")
-        return self._content(inodes)
+            raise UnsupportedError(f"the content of inode {number} is compressed (e2compr)")
+        content = self._content(inodes)
+        if inodes.trouble[0] == Trouble.DELETED:
+            message = "the content of a deleted file is unreliable: free blocks may have been used by others since"
+            self.findings.add(Severity.DEGRADED, message, structure="data runs", file=file)
+        return content
 
     def xattrs(self, file: int) -> dict[str, bytes]:
         """Extended attributes from the inode, its attribute block, and inodes of their own."""
@@ -317,6 +360,10 @@ class ExtFileSystem(FileSystem):
         """The content of one regular file, as a device of its size."""
         number, size = int(inodes.number[0]), int(inodes.size[0])
         name = f"{self.device.name} inode {number}"
+        freed = bool(self._freed(inodes, np.zeros(1, np.int64))[0])
+        if freed and not inline(self._volume, inodes)[0] and not (size and inodes.block[0].any()):
+            message = f"inode {number} was deleted, and with it the map of its blocks: no content is left"
+            raise self._volume.damage(message, None, "inode")
         if size < 0:
             raise self._volume.damage(f"inode {number} claims a size of 2**63 bytes or more", None, "inode")
         if not size and (not inodes.flagged(InodeFlag.EXTENTS)[0] or bytes(inodes.block[0, :4]) == lay.EXTENT_NONE):
@@ -325,10 +372,13 @@ class ExtFileSystem(FileSystem):
             content = inline_content(inodes, 0)[:size]
             return MappedDevice(MemoryDevice(content, name), [0], [len(content)], [0], size, name, owns=True)
         found = self._map(inodes, np.zeros(1, np.int64))
+        if freed and not len(found.query):
+            message = f"inode {number} was deleted, and with it the map of its blocks: no content is left"
+            raise self._volume.damage(message, None, "inode")
         if found.errors:
             if found.damaged.all():
                 raise found.errors[0]
-            self.findings.add_error(found.errors[0], file=number)
+            self.findings.add_error(found.errors[0], file=number | (lay.DELETED if freed else 0))
         block = self._volume.superblock.block_size
         return MappedDevice(
             self.device,

@@ -32,6 +32,7 @@ class Trouble(IntEnum):
     DELETED = 1  # no links
     UNUSED = 2  # all zeros
     NO_TYPE = 3  # a mode that is no kind of file
+    IN_USE = 4  # asked for as a deleted file, and none
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,16 +226,21 @@ def _inodes_intact(raw: UInt8s, numbers: Int64s, generation: Int64s, extra: Int6
     if not superblock.metadata_csum:
         return np.ones(len(raw), np.bool_)
     wide = extra >= lay.IN_CHECKSUM_HI + 2 - lay.OLD_INODE_SIZE
-    zeroed = raw.copy()
-    zeroed[:, lay.IN_CHECKSUM_LO : lay.IN_CHECKSUM_LO + 2] = 0
-    stored = raw.view("<u2")[:, lay.IN_CHECKSUM_LO // 2].astype(np.uint32)
-    if raw.shape[1] > lay.OLD_INODE_SIZE:
-        zeroed[wide, lay.IN_CHECKSUM_HI : lay.IN_CHECKSUM_HI + 2] = 0
-        high = raw.view("<u2")[:, lay.IN_CHECKSUM_HI // 2].astype(np.uint32)
-        stored |= np.where(wide, high, 0).astype(np.uint32) << 16
-    crc = crc32c_rows(checksum_seeds(superblock, numbers, generation), zeroed)
-    crc = np.where(wide, crc, crc & 0xFFFF)
-    fits: Bools = (crc == stored) | ~raw.any(axis=1)  # an inode never used has no checksum either
+    halves = raw.view("<u2")
+    stored = halves[:, lay.IN_CHECKSUM_LO // 2].astype(np.uint32)
+    places = [lay.IN_CHECKSUM_LO, lay.IN_CHECKSUM_LO + 1]
+    if wide.any():
+        places += [lay.IN_CHECKSUM_HI, lay.IN_CHECKSUM_HI + 1]
+        stored |= np.where(wide, halves[:, lay.IN_CHECKSUM_HI // 2], 0).astype(np.uint32) << 16
+    seeds = checksum_seeds(superblock, numbers, generation)
+    crc = crc32c_rows(seeds, raw, places)
+    narrow = np.flatnonzero(~wide)
+    if len(places) > 2 and len(narrow):  # the upper half is not theirs
+        crc[narrow] = crc32c_rows(seeds[narrow], raw[narrow], places[:2])
+    crc[narrow] &= 0xFFFF
+    fits: Bools = crc == stored
+    bad = np.flatnonzero(~fits)
+    fits[bad] = ~raw[bad].any(axis=1)  # an inode never used has no checksum either
     return fits
 
 

@@ -7,6 +7,7 @@ reading it is an error and never zeros.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -25,9 +26,10 @@ from pseudomount_ext._layout import InodeFlag
 from pseudomount_ext._read import CHUNK, Int64s, UInt8s, read_rows
 from pseudomount_ext._super import Superblock
 
-__all__ = ["BlockRuns", "Damage", "Volume", "map_blocks"]
+__all__ = ["BlockRuns", "Damage", "Taken", "Volume", "map_blocks"]
 
 Bools = NDArray[np.bool_]
+Taken = Callable[[Int64s, Int64s], Bools]
 
 
 class Damage(IntEnum):
@@ -41,6 +43,7 @@ class Damage(IntEnum):
     POINTERS_OUTSIDE = 0xF5
     POINTERS_TWICE = 0xF6
     POINTERS_UNREAD = 0xF7
+    TAKEN = 0xF8  # of a deleted file: they belong to others by now
 
 
 _TREE, _POINTERS = "extent tree block", "indirect block"
@@ -54,6 +57,7 @@ _EXPLAINED: Final = {
     Damage.POINTERS_OUTSIDE: (_POINTERS, "their indirect block is said to lie at block {}, outside the volume"),
     Damage.POINTERS_TWICE: (_POINTERS, "block {} is used twice in trees of blocks"),
     Damage.POINTERS_UNREAD: (_POINTERS, "the indirect block {} could not be read"),
+    Damage.TAKEN: ("data runs", "the file was deleted, and block {} has been given to another file"),
 }
 
 #: A sound volume has one owner for each block. A damaged one may have a few, a forged one as many as it has files.
@@ -151,8 +155,9 @@ def _explained(
 class _Found:
     """Runs collected so far."""
 
-    def __init__(self, volume: Volume) -> None:
+    def __init__(self, volume: Volume, taken: Taken | None) -> None:
         self.volume = volume
+        self.taken = taken
         self.parts: list[tuple[Int64s, Int64s, Int64s, Int64s, UInt8s]] = []
         self.errors: dict[int, PseudomountError] = {}
 
@@ -179,6 +184,16 @@ class _Found:
             if int(query[i]) not in self.errors:
                 why = _explained(self.volume, damage, int(logical[i]), int(count[i]), int(block[i]), None)
                 self.errors[int(query[i])] = why
+
+    def without_taken(self, level: _Level) -> _Level:
+        """Drops the tree blocks of deleted files that others have."""
+        if self.taken is None or not len(level.query):
+            return level
+        taken = self.taken(level.query, level.block)
+        if taken.any():
+            self.lose(level.take(taken), Damage.TAKEN)
+            level = level.take(~taken)
+        return level
 
     def blame(self, query: int, error: PseudomountError) -> None:
         """Notes an error of a file if it is the first."""
@@ -219,7 +234,7 @@ def _joined(runs: BlockRuns) -> BlockRuns:
     )
 
 
-def map_blocks(volume: Volume, inodes: Inodes, rows: Int64s) -> BlockRuns:
+def map_blocks(volume: Volume, inodes: Inodes, rows: Int64s, taken: Taken | None = None) -> BlockRuns:
     """Where the blocks of files lie.
 
     Args:
@@ -227,8 +242,9 @@ def map_blocks(volume: Volume, inodes: Inodes, rows: Int64s) -> BlockRuns:
         inodes: the files' inodes.
         rows: int64 (k,), which of them to map; they must be directories, regular files or symbolic links without
             inline content. `query` of the answer is a position in `rows`.
+        taken: which blocks of the trees, by query and number, cannot be the file's any more.
     """
-    found = _Found(volume)
+    found = _Found(volume, taken)
     by_extents = inodes.flagged(InodeFlag.EXTENTS)[rows]
     queries = np.arange(len(rows), dtype=np.int64)
     if by_extents.any():
@@ -268,7 +284,9 @@ def _walk_extents(volume: Volume, inodes: Inodes, rows: Int64s, queries: Int64s,
     size = volume.superblock.block_size
     seeds = checksum_seeds(volume.superblock, inodes.number[rows], inodes.generation[rows])
     while len(level.query):
-        level = _without_shared(level, found, Damage.NODE_TWICE)
+        level = found.without_taken(_without_shared(level, found, Damage.NODE_TWICE))
+        if not len(level.query):
+            return
         below: list[_Level] = []
         level = level.take(np.argsort(level.block, kind="stable"))
         step = max(1, CHUNK // size)
@@ -418,7 +436,7 @@ def _step_pointers(
     superblock = volume.superblock
     outside = (level.block <= superblock.first_data_block) | (level.block >= superblock.blocks)
     found.lose(level.take(outside), Damage.POINTERS_OUTSIDE)
-    level = _without_shared(level.take(~outside), found, Damage.POINTERS_TWICE)
+    level = found.without_taken(_without_shared(level.take(~outside), found, Damage.POINTERS_TWICE))
     level = level.take(np.argsort(level.block, kind="stable"))
     size = superblock.block_size
     below: list[_Level] = []

@@ -10,6 +10,7 @@ inverted at either end, and a chain starts with all bits set.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
@@ -79,12 +80,13 @@ def _advance(register: UInt32s, zeros: int) -> UInt32s:
     return register
 
 
-def crc32c_rows(seeds: UInt32s, rows: UInt8s) -> UInt32s:
+def crc32c_rows(seeds: UInt32s, rows: UInt8s, zeros: Sequence[int] = ()) -> UInt32s:
     """CRC-32C of each row.
 
     Args:
         seeds: uint32 (n,), the register before each row.
         rows: uint8 (n, length).
+        zeros: columns that count as zeros.
 
     Returns:
         uint32 (n,), the register after each row.
@@ -94,16 +96,16 @@ def crc32c_rows(seeds: UInt32s, rows: UInt8s) -> UInt32s:
     step = max(1, _STEP_BYTES // max(length, 1))
     for first in range(0, n, step):
         part = slice(first, first + step)
-        out[part] = _crc_of(rows[part]) ^ _advance(seeds[part], length)
+        out[part] = _crc_of(rows[part], zeros) ^ _advance(seeds[part], length)
     return out
 
 
-def _crc_of(rows: UInt8s) -> UInt32s:
+def _crc_of(rows: UInt8s, zeros: Sequence[int]) -> UInt32s:
     n, length = rows.shape
     pieces = 1
     while pieces * _PIECE < length:
         pieces *= 2
-    crc = _by_columns(rows, pieces) if n >= _MANY else _by_rows(rows, pieces)
+    crc = _by_columns(rows, pieces, zeros) if n >= _MANY else _by_rows(rows, pieces, zeros)
     doublings = _PIECE.bit_length() - 1
     while len(crc) > 1:
         crc = _apply(_advance_table(doublings), crc[0::2]) ^ crc[1::2]
@@ -112,25 +114,28 @@ def _crc_of(rows: UInt8s) -> UInt32s:
     return first
 
 
-def _by_rows(rows: UInt8s, pieces: int) -> UInt32s:
+def _by_rows(rows: UInt8s, pieces: int, zeros: Sequence[int]) -> UInt32s:
     """uint32 (pieces, n): the CRC of each piece of each row, counted from the end of the row."""
     n, length = rows.shape
     padded = np.zeros((n, pieces * _PIECE), np.uint8)
     if length:
         padded[:, -length:] = rows
+        padded[:, [at - length for at in zeros]] = 0
     index = padded.reshape(n, pieces, _PIECE).astype(np.uint32) + np.arange(_PIECE, dtype=np.uint32) * 256
     crc: UInt32s = np.bitwise_xor.reduce(_place_table()[index], axis=2)
     return crc.T
 
 
-def _by_columns(rows: UInt8s, pieces: int) -> UInt32s:
+def _by_columns(rows: UInt8s, pieces: int, zeros: Sequence[int]) -> UInt32s:
     """As `_by_rows`, a byte of all rows at a time; most bytes of most inodes are zero, and zeros add nothing."""
     n, length = rows.shape
     before = pieces * _PIECE - length
     table = _place_table().reshape(_PIECE, 256)
     columns = np.ascontiguousarray(rows.T)
     crc = np.zeros((pieces, n), np.uint32)
-    for at in np.flatnonzero(columns.any(axis=1)).tolist():
+    some = np.asarray(columns.any(axis=1))
+    some[list(zeros)] = False
+    for at in np.flatnonzero(some).tolist():
         piece, place = divmod(before + at, _PIECE)
         crc[piece] ^= table[place].take(columns[at])
     return crc

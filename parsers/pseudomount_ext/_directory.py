@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,7 @@ from pseudomount_ext._crc import crc32c_rows
 from pseudomount_ext._layout import Incompat, InodeFlag
 from pseudomount_ext._names import no_key_name
 from pseudomount_ext._read import CHUNK, Int64s, UInt8s, read_rows
+from pseudomount_ext._slack import deleted_entries
 from pseudomount_ext._xattr import inline_content
 
 __all__ = ["Listing", "data_blocks", "parse_blocks", "read_directories", "shown_names", "visible_names"]
@@ -52,13 +53,22 @@ class Listing:
     errors: dict[int, PseudomountError]
 
 
-def read_directories(volume: Volume, inodes: Inodes, rows: Int64s) -> Listing:
+def read_directories(
+    volume: Volume,
+    inodes: Inodes,
+    rows: Int64s,
+    *,
+    gone: list[tuple[Int64s, Entries]] | None = None,
+    mapped: Callable[[Inodes, Int64s], BlockRuns] | None = None,
+) -> Listing:
     """All entries of directories.
 
     Args:
         volume: the volume.
         inodes: where the directories' inodes are.
         rows: int64 (k,), which of them; all are directories.
+        gone: takes up deleted entries, with the position of each one's directory in `rows`; see `_slack`.
+        mapped: finds their blocks, `map_blocks` by default.
     """
     errors: dict[int, PseudomountError] = {}
     inline = inodes.flagged(InodeFlag.INLINE_DATA)[rows]
@@ -66,13 +76,13 @@ def read_directories(volume: Volume, inodes: Inodes, rows: Int64s) -> Listing:
         inline = np.zeros(len(rows), np.bool_)
     parts: list[tuple[Int64s, Entries]] = []
     if inline.any():
-        parts.append(_inline(volume, inodes, rows, np.flatnonzero(inline), errors))
+        parts.append(_inline(volume, inodes, rows, np.flatnonzero(inline), errors, gone))
     queries = np.flatnonzero(~inline)
     if len(queries):
-        runs = map_blocks(volume, inodes, rows[queries])
+        runs = map_blocks(volume, inodes, rows[queries]) if mapped is None else mapped(inodes, rows[queries])
         errors.update((int(queries[i]), error) for i, error in runs.errors.items())
         blocks = _listed_blocks(volume, inodes, rows, queries, runs, errors)
-        parts += _read_blocks(volume, inodes, rows, blocks, errors)
+        parts += _read_blocks(volume, inodes, rows, blocks, errors, gone)
     query = np.concatenate([part[0] for part in parts]) if parts else np.empty(0, np.int64)
     inode = np.concatenate([part[1].inode for part in parts]) if parts else np.empty(0, np.int64)
     kind = np.concatenate([part[1].type for part in parts]) if parts else np.empty(0, np.uint8)
@@ -118,7 +128,12 @@ def shown_names(volume: Volume, names: Names) -> Names:
 
 
 def _inline(
-    volume: Volume, inodes: Inodes, rows: Int64s, queries: Int64s, errors: dict[int, PseudomountError]
+    volume: Volume,
+    inodes: Inodes,
+    rows: Int64s,
+    queries: Int64s,
+    errors: dict[int, PseudomountError],
+    gone: list[tuple[Int64s, Entries]] | None,
 ) -> tuple[Int64s, Entries]:
     """The first 4 bytes are the parent's inode number; entries fill the rest of `i_block`, and then the attribute."""
     pieces: list[bytes] = []
@@ -138,14 +153,13 @@ def _inline(
             pieces.append(padded)
             at += len(padded)
     buffer, owner = np.frombuffer(b"".join(pieces), np.uint8), np.array(owners, np.int64)
-    entries = step_entries(
-        buffer,
-        np.array(begins, np.int64),
-        np.array(ends, np.int64),
-        inodes=volume.superblock.inodes,
-        typed=bool(volume.superblock.incompat & Incompat.FILETYPE),
-        opaque=inodes.flagged(InodeFlag.ENCRYPT)[rows[owner]],
-    )
+    start, end = np.array(begins, np.int64), np.array(ends, np.int64)
+    typed = bool(volume.superblock.incompat & Incompat.FILETYPE)
+    opaque = inodes.flagged(InodeFlag.ENCRYPT)[rows[owner]]
+    entries = step_entries(buffer, start, end, inodes=volume.superblock.inodes, typed=typed, opaque=opaque)
+    if gone is not None:
+        left = deleted_entries(buffer, start, end, inodes=volume.superblock.inodes, whole=0, typed=typed, skip=opaque)
+        gone.append((owner[left.region], left))
     for region, _ in [*entries.broken.items(), *entries.refused]:
         number = int(inodes.number[rows[owner[region]]])
         error = volume.damage(f"an entry of the inline directory {number} makes no sense", None, "directory entry")
@@ -230,7 +244,12 @@ def _disjoint(query: Int64s, physical: Int64s, count: Int64s) -> Bools:
 
 
 def _read_blocks(
-    volume: Volume, inodes: Inodes, rows: Int64s, blocks: _Blocks, errors: dict[int, PseudomountError]
+    volume: Volume,
+    inodes: Inodes,
+    rows: Int64s,
+    blocks: _Blocks,
+    errors: dict[int, PseudomountError],
+    gone: list[tuple[Int64s, Entries]] | None,
 ) -> list[tuple[Int64s, Entries]]:
     """Reads and parses blocks, a chunk at a time, giving up directories that are mostly no directory."""
     size = volume.superblock.block_size
@@ -276,6 +295,9 @@ def _read_blocks(
             volume.doubt(message, None, _STRUCTURE, number)
             given_up[lost] = True
         parts.append((owner[entries.region], entries))
+        if gone is not None:
+            left = _deleted_entries(volume, inodes, rows[owner], got.data[good], logical[good])
+            gone.append((owner[left.region], left))
         first += step
     return parts
 
@@ -305,6 +327,25 @@ def parse_blocks(
         whole=size if size == 1 << 16 else 0,
         typed=bool(superblock.incompat & Incompat.FILETYPE),
         opaque=inodes.flagged(InodeFlag.ENCRYPT)[rows],
+    )
+
+
+def _deleted_entries(volume: Volume, inodes: Inodes, rows: Int64s, data: UInt8s, logical: Int64s) -> Entries:
+    """What is left of deleted entries in blocks; nodes of hash trees, and what is encrypted, are left alone."""
+    size = volume.superblock.block_size
+    whole = size if size == 1 << 16 else 0
+    length = data.view("<u2")[:, 2].astype(np.int64)
+    node = (data.view("<u4")[:, 0] == 0) & ((length == size) | ((whole != 0) & ((length == 0) | (length == 0xFFFF))))
+    node = inodes.flagged(InodeFlag.INDEX)[rows] & (node | (logical == 0))
+    begins = np.arange(len(data), dtype=np.int64) * size
+    return deleted_entries(
+        data.reshape(-1),
+        begins,
+        begins + size,
+        inodes=volume.superblock.inodes,
+        whole=whole,
+        typed=bool(volume.superblock.incompat & Incompat.FILETYPE),
+        skip=node | inodes.flagged(InodeFlag.ENCRYPT)[rows],
     )
 
 

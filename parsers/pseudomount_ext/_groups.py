@@ -1,4 +1,7 @@
-"""Group descriptors ("Block Group Descriptors", "Meta Block Groups"), a block of them at a time when needed."""
+"""Group descriptors ("Block Group Descriptors", "Meta Block Groups"), a block of them at a time when needed.
+
+Of each: where its inode table lies, how much of that was ever used, and where its bitmaps lie.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ __all__ = ["Groups"]
 Bools = NDArray[np.bool_]
 
 _STRUCTURE: Final = "group descriptor"
-_KEEP: Final = 4096  # descriptor blocks
+_KEPT: Final = 16 << 20  # bytes
+#: What is kept of a descriptor.
+_TABLE, _USED, _BLOCK_BITMAP, _INODE_BITMAP = range(4)
+_FIELDS: Final = 4
 
 
 class Groups:
@@ -33,9 +39,10 @@ class Groups:
         self._device = device
         self._super = superblock
         self._findings = findings
-        # Of a block of descriptors, int64 (2, descriptors): inode tables, and how many of their inodes were ever used.
+        # Of a block of descriptors, int64 (_FIELDS, descriptors).
         self._tables: OrderedDict[int, Int64s] = OrderedDict()
         self._errors: dict[int, PseudomountError] = {}
+        self._keep = max(1, _KEPT // (8 * _FIELDS * superblock.descs_per_block))
         self._lock = threading.Lock()
 
     def inode_tables(self, groups: Int64s) -> tuple[Int64s, dict[int, PseudomountError]]:
@@ -44,25 +51,34 @@ class Groups:
         Args:
             groups: int64 (n,), each inside the volume.
         """
-        tables, _, errors = self.inodes(groups)
-        return tables, errors
+        fields, errors = self._fields(groups)
+        return fields[_TABLE], errors
 
     def inodes(self, groups: Int64s) -> tuple[Int64s, Int64s, dict[int, PseudomountError]]:
         """As `inode_tables`; and int64 (n,), how many inodes at the beginning of each table were ever used."""
+        fields, errors = self._fields(groups)
+        return fields[_TABLE], fields[_USED], errors
+
+    def bitmaps(self, groups: Int64s) -> tuple[Int64s, Int64s]:
+        """The block of each group's bitmap of blocks, and of inodes; 0: all are free; -1: it is not known where."""
+        fields, _ = self._fields(groups)
+        return fields[_BLOCK_BITMAP], fields[_INODE_BITMAP]
+
+    def _fields(self, groups: Int64s) -> tuple[Int64s, dict[int, PseudomountError]]:
         per_block = self._super.descs_per_block
         blocks, place = np.unique(groups // per_block, return_inverse=True)
-        out = np.full((2, len(groups)), -1, np.int64)
+        out = np.full((_FIELDS, len(groups)), -1, np.int64)
         errors: dict[int, PseudomountError] = {}
         with self._lock:
-            for first in range(0, len(blocks), _KEEP):
-                part = blocks[first : first + _KEEP]
+            for first in range(0, len(blocks), self._keep):
+                part = blocks[first : first + self._keep]
                 self._load(part)
                 tables = np.stack([self._tables[block] for block in part.tolist()])
                 rows = np.flatnonzero((place >= first) & (place < first + len(part)))
                 out[:, rows] = tables[place[rows] - first, :, groups[rows] % per_block].T
-                for row in rows[out[0, rows] < 0].tolist():
+                for row in rows[out[_TABLE, rows] < 0].tolist():
                     errors[row] = self._why(int(groups[row]))
-        return out[0], out[1], errors
+        return out, errors
 
     def _why(self, group: int) -> PseudomountError:
         block = group // self._super.descs_per_block
@@ -82,14 +98,14 @@ class Groups:
                 self._tables.move_to_end(block)
         if len(missing):
             self._fetch(missing)
-        while len(self._tables) > max(_KEEP, len(blocks)):
+        while len(self._tables) > max(self._keep, len(blocks)):
             old, _ = self._tables.popitem(last=False)
             self._errors.pop(old, None)
 
     def _fetch(self, blocks: Int64s) -> None:
         """Loads descriptor blocks; those that make no sense again from their backups."""
         size = self._super.block_size
-        best = np.full((len(blocks), 2, self._super.descs_per_block), -1, np.int64)
+        best = np.full((len(blocks), _FIELDS, self._super.descs_per_block), -1, np.int64)
         doubtful = np.ones(len(blocks), np.bool_)
         for copy in range(3):
             rows = np.flatnonzero(doubtful)
@@ -163,9 +179,9 @@ class Groups:
         return sorted({group for group in candidates if group < sb.groups and sb.has_super(group)})
 
     def _parse(self, data: UInt8s, blocks: Int64s) -> tuple[Int64s, Bools]:
-        """Inode tables and their inodes ever used, int64 (n, 2, descriptors of a block); and whether each is sound.
+        """What is kept of the descriptors, int64 (n, _FIELDS, descriptors of a block); and whether each is sound.
 
-        A table is -1 where it is impossible.
+        A place is -1 where it is impossible.
         """
         sb = self._super
         per_block = sb.descs_per_block
@@ -181,8 +197,25 @@ class Groups:
         tables[bad] = -1
         wrong = used & (bad | ~self._checksums_fit(rows, numbers))
         sound: Bools = np.logical_not(wrong.reshape(-1, per_block).any(axis=1))
-        both = np.stack((tables.reshape(-1, per_block), self._ever_used(rows).reshape(-1, per_block)), axis=1)
-        return both, sound
+        columns = (
+            tables,
+            self._ever_used(rows),
+            self._bitmap(rows, lay.GD_BLOCK_BITMAP_LO, lay.GD_BLOCK_BITMAP_HI, lay.GD_BLOCK_UNINIT),
+            self._bitmap(rows, lay.GD_INODE_BITMAP_LO, lay.GD_INODE_BITMAP_HI, lay.GD_INODE_UNINIT),
+        )
+        return np.stack([column.reshape(-1, per_block) for column in columns], axis=1), sound
+
+    def _bitmap(self, rows: UInt8s, low: int, high: int, uninit: int) -> Int64s:
+        """Where bitmaps lie; descriptors with checksums may say that one was never written."""
+        sb = self._super
+        words = rows.view("<u4")
+        places = words[:, low // 4].astype(np.int64)
+        if sb.desc_size >= lay.GD_SIZE_64BIT:
+            places |= words[:, high // 4].astype(np.int64) << 32
+        places[(places <= 0) | (places >= sb.blocks)] = -1
+        if sb.metadata_csum or sb.ro_compat & RoCompat.GDT_CSUM:
+            places[(rows.view("<u2")[:, lay.GD_FLAGS // 2] & uninit) != 0] = 0
+        return places
 
     def _ever_used(self, rows: UInt8s) -> Int64s:
         """`bg_itable_unused` counts from the table's end; it means something where descriptors have checksums."""

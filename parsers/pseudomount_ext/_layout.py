@@ -53,6 +53,10 @@ _SUPER_FIELDS: Final = {
     "checksum_seed": (0x270, "<u4"),
     "encoding": (0x27C, "<u2"),
     "encoding_flags": (0x27E, "<u2"),
+    "usr_quota_inum": (0x240, "<u4"),
+    "grp_quota_inum": (0x244, "<u4"),
+    "prj_quota_inum": (0x26C, "<u4"),
+    "orphan_file_inum": (0x280, "<u4"),
     "checksum": (0x3FC, "<u4"),
 }
 
@@ -162,12 +166,17 @@ EXT3_RO_COMPAT: Final = RoCompat.SPARSE_SUPER | RoCompat.LARGE_FILE | RoCompat.B
 #: The first inode that is not reserved, in all revisions ("Special inodes").
 FIRST_INODE: Final = 11
 
+GD_BLOCK_BITMAP_LO: Final = 0x0
+GD_INODE_BITMAP_LO: Final = 0x4
 GD_INODE_TABLE_LO: Final = 0x8
 GD_FLAGS: Final = 0x12
 GD_INODE_UNINIT: Final = 1
+GD_BLOCK_UNINIT: Final = 2
 GD_ITABLE_UNUSED_LO: Final = 0x1C
 GD_ITABLE_UNUSED_HI: Final = 0x32
 GD_CHECKSUM: Final = 0x1E
+GD_BLOCK_BITMAP_HI: Final = 0x20
+GD_INODE_BITMAP_HI: Final = 0x24
 GD_INODE_TABLE_HI: Final = 0x28
 GD_SIZE: Final = 32
 GD_SIZE_64BIT: Final = 64
@@ -175,6 +184,12 @@ GD_SIZE_64BIT: Final = 64
 # -- "Index Nodes" -----------------------------------------------------------------------------------------------------
 
 ROOT_INODE: Final = 2
+
+#: Marks of ids that are no inode numbers: a deleted file's, and that of a name alone, whose inode is another file's by
+#: now or says nothing any more (number 0 where the name has lost it).
+DELETED: Final = 1 << 63
+NAME_ONLY: Final = 1 << 63 | 1 << 62
+NUMBER_MASK: Final = (1 << 62) - 1
 
 IN_MODE: Final = 0x0
 IN_UID: Final = 0x2
@@ -250,6 +265,7 @@ DIRECT_BLOCKS: Final = 12
 
 DIRENT_HEADER: Final = 8
 DIRENT_MIN: Final = 12
+DIRENT_TYPES: Final = 7  # the highest file type
 TAIL_SIZE: Final = 12
 TAIL_TYPE: Final = 0xDE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +14,7 @@ from pseudomount.device import BlockDevice
 from pseudomount.device.ranges import coalesce
 from pseudomount.errors import PseudomountError, TruncatedError
 
-__all__ = ["CHUNK", "Int64s", "Rows", "UInt8s", "UInt32s", "read_rows"]
+__all__ = ["CHUNK", "Int64s", "Rows", "UInt8s", "UInt32s", "read_rows", "stretches"]
 
 Int64s = NDArray[np.int64]
 UInt8s = NDArray[np.uint8]
@@ -21,6 +22,13 @@ UInt32s = NDArray[np.uint32]
 
 #: Bytes that one step of a longer piece of work keeps in memory.
 CHUNK: Final = 16 << 20
+
+
+def stretches(group: Int64s) -> Iterator[tuple[int, int]]:
+    """(first, end) of each stretch of equal numbers."""
+    if len(group):
+        firsts = np.flatnonzero(np.concatenate(([True], group[1:] != group[:-1]))).tolist()
+        yield from zip(firsts, [*firsts[1:], len(group)], strict=True)
 
 
 @dataclass(frozen=True, slots=True)

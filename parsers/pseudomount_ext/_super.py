@@ -33,6 +33,7 @@ class Superblock:
         hash_seed: four words, zero for the built-in seed.
         unsigned_hash: names are hashed as unsigned bytes.
         backup_groups: the two groups with backups, under sparse_super2.
+        own_inodes: of the quotas and the orphan file, which no name leads to; 0 where there is none.
     """
 
     group: int
@@ -61,6 +62,7 @@ class Superblock:
     unsigned_hash: bool
     strict_encoding: bool
     backup_groups: tuple[int, int]
+    own_inodes: tuple[int, ...] = ()
 
     @property
     def filesystem(self) -> str:
@@ -207,6 +209,7 @@ def parse(raw: bytes, group: int | None = None) -> Superblock | None:
         unsigned_hash=bool(number("flags") & lay.FLAG_UNSIGNED_HASH),
         strict_encoding=bool(number("encoding_flags") & lay.ENCODING_STRICT),
         backup_groups=(int(fields["backup_bgs"][0]), int(fields["backup_bgs"][1])),
+        own_inodes=tuple(number(f"{name}_inum") for name in ("usr_quota", "grp_quota", "prj_quota", "orphan_file")),
     )
 
 

@@ -43,12 +43,16 @@ UInt8s = NDArray[np.uint8]
 _NODES = (FileType.CHAR_DEVICE, FileType.BLOCK_DEVICE)
 _EPOCH = 11_644_473_600  # seconds from 1601 to 1970
 _TICKS = np.uint64(10_000_000)
+#: What int64 holds as nanoseconds since 1970, to the second.
+_LOW, _HIGH = (_EPOCH - 9_223_372_035) * 10_000_000, (_EPOCH + 9_223_372_036) * 10_000_000 - 1
 #: [MS-FSCC] 2.1.2: reparse data has at most 16 KiB, and a header.
 REPARSE_LIMIT = 16384 + 64
 
 
 def filetimes(ticks: NDArray[np.uint64], known: Bools) -> TimeColumn:
     """FILETIMEs as times; null where not `known`."""
+    if len(ticks) and known.all() and ticks.min() >= _LOW and ticks.max() <= _HIGH:
+        return TimeColumn((ticks.astype(np.int64) - _EPOCH * int(_TICKS)) * 100)
     seconds = (ticks // _TICKS).astype(np.int64) - _EPOCH
     return TimeColumn.of(seconds, (ticks % _TICKS).astype(np.int64) * 100, known)
 

@@ -17,7 +17,7 @@ from pseudomount.device.layer import read_by_fill
 from pseudomount.device.ranges import cut_even
 from pseudomount.errors import CorruptionError, EncryptedError, PseudomountError, UnsupportedError
 from pseudomount_ntfs._batch import Batch
-from pseudomount_ntfs._layout import AttributeFlag, AttributeType, FileFlag
+from pseudomount_ntfs._layout import DELETED, AttributeFlag, AttributeType, FileFlag
 from pseudomount_ntfs._lznt1 import decompress
 from pseudomount_ntfs._reparse import Tag, is_cloud
 from pseudomount_ntfs._runs import BAD, BytesDevice, Segments, read_segments
@@ -193,8 +193,14 @@ def open_stream(volume: Volume, batch: Batch, pick: int, name: str) -> BlockDevi
         return BytesDevice(batch.buffer[at : at + int(attributes.value_length[pick])].tobytes(), name)
     one = np.array([pick], np.int64)
     method = flags & AttributeFlag.COMPRESSION
+    lost = ""
+    if int(batch.references[attributes.row[pick]]) & DELETED:
+        lost = "its clusters have been given to other files, or nothing says any more where they were"
+        places = volume.streams(batch, one)[0].positions
+        if (places == BAD).any() and not (places >= 0).any():
+            raise CorruptionError(f"{name}: {lost}", device=volume.device.name, structure="data runs")
     if kind != AttributeType.DATA or not method:
-        return volume.streams(batch, one, initialized=True)[0].device(volume.device, name)
+        return volume.streams(batch, one, initialized=True)[0].device(volume.device, name, lost)
     unit = volume.geometry.cluster_size << min(int(attributes.unit[pick]), 63)
     if method != 1:
         raise UnsupportedError(f"{name} is compressed by method {method}, only LZNT1 is known")

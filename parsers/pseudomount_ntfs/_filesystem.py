@@ -71,7 +71,8 @@ _UPCASE_SIZE = 0x20000
 class Ntfs(FileSystem):
     """An NTFS volume. Ids are file references: 48 bits of record number, 16 of sequence number.
 
-    A reference whose sequence number is not its record's is stale, and an error of its row; 0 fits every record.
+    A reference whose sequence number is not its record's is stale, and an error of its row; 0 fits every record. Bit 47
+    marks deleted files, which `scan` finds: records that are not in use, with the sequence number that they have now.
     Names that are only the 8.3 alias of another one are found by `lookup` and not listed; neither are the metafiles in
     the root, unless `system_files` asks for them.
     """
@@ -353,7 +354,10 @@ class Ntfs(FileSystem):
 
     def scan(self, *, deleted: bool = False) -> Iterator[ScanBatch]:
         """The whole enumeration, from one pass over the MFT; directories are read for damaged records only."""
-        return scan_volume(self._volume, self.children, self.root, system_files=self._system_files, deleted=deleted)
+        system_files = self._system_files
+        return scan_volume(
+            self._volume, self.children, self.rows, self.root, system_files=system_files, deleted=deleted
+        )
 
     def readlink(self, files: UInt64s) -> Targets:
         """The targets of many symbolic links, junctions and mount points, as `reparse_target` says."""
@@ -395,7 +399,7 @@ class Ntfs(FileSystem):
             pick = self._named(batch, stream)
             if pick < 0:
                 raise batch.damage.get(0) or PathNotFoundError(f"{label} has no stream {stream!r}")
-            return open_stream(self._volume, batch, pick, f"{label}:{stream}")
+            return self._content(batch, pick, f"{label}:{stream}")
         if batch.flags[0] & RecordFlag.DIRECTORY:
             raise PathIsDirectoryError(f"{label} is a directory")
         pick = int(batch.pick(AttributeType.DATA)[0])
@@ -405,7 +409,15 @@ class Ntfs(FileSystem):
             # Even an empty file has the attribute.
             raise batch.damage.get(0) or self._volume.damaged(file & RECORD_MASK, "it has no content", "$DATA")
         self._refuse(batch, links, pick)
-        return open_stream(self._volume, batch, pick, label)
+        return self._content(batch, pick, label)
+
+    def _content(self, batch: Batch, pick: int, label: str) -> BlockDevice:
+        content = open_stream(self._volume, batch, pick, label)
+        file = int(batch.references[0])
+        if file & DELETED:
+            message = "the content of a deleted file is unreliable: free clusters may have been used by others since"
+            self.findings.add(Severity.DEGRADED, message, structure="$DATA", file=file)
+        return content
 
     def _refuse(self, batch: Batch, links: Links, pick: int) -> None:
         """Raises where the main stream is not the content that the file stands for."""

@@ -101,6 +101,7 @@ class RecordNumber(IntEnum):
     LOG_FILE = 2
     VOLUME = 3
     ROOT = 5
+    BITMAP = 6
     SECURE = 9
     UPCASE = 10
     FIRST_USER = 24

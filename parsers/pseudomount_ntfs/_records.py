@@ -190,10 +190,13 @@ def _decode(flat: UInt8s, row: Int64s, at: Int64s, length: Int64s, cluster_size:
     value_length = np.where(resident, value_length, 0)
     good &= ~resident | (value_offset + value_length <= length)
     enough = ~resident & (length >= NONRESIDENT.itemsize)
-    far = gather(flat, np.where(enough, at, 0), NONRESIDENT)
+    picks = np.flatnonzero(enough)
+    far = gather(flat, at[picks], NONRESIDENT)
 
     def number(name: str) -> Int64s:
-        return np.where(enough, far[name], 0).astype(np.int64)
+        column = np.zeros(len(at), np.int64)
+        column[picks] = far[name]
+        return column
 
     lowest, highest, pairs = number("lowest"), number("highest"), number("pairs")
     allocated, data, initialized = number("allocated"), number("size"), number("initialized")

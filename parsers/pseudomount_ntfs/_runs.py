@@ -5,7 +5,7 @@ Source: [LN] Concept: data runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,7 @@ from pseudomount.device import BlockDevice, MappedDevice
 from pseudomount.device.ranges import cut
 from pseudomount.errors import CorruptionError, PseudomountError, TruncatedError
 
-__all__ = ["BAD", "ZERO", "BytesDevice", "Segments", "decode_pairs", "read_segments"]
+__all__ = ["BAD", "ZERO", "BytesDevice", "Segments", "decode_pairs", "read_segments", "stretches"]
 
 Bools = NDArray[np.bool_]
 Int64s = NDArray[np.int64]
@@ -142,9 +142,22 @@ class Segments:
         inside = pieces.offsets - self.starts[pieces.cells]
         return pieces.rows, pieces.lengths, np.where(position >= 0, position + inside, position)
 
-    def device(self, inner: BlockDevice, name: str) -> BlockDevice:
-        """The stream as a device: holes and what was never written are zeros, what is lost is an error where read."""
-        return MappedDevice(inner, self.starts[:-1], np.diff(self.starts), self.positions, self.size, name)
+    def device(self, inner: BlockDevice, name: str, lost: str = "") -> BlockDevice:
+        """The stream as a device: holes and what was never written are zeros, what is lost is an error where read.
+
+        `lost` says why it is.
+        """
+        lengths = np.diff(self.starts)
+        if not lost:
+            return MappedDevice(inner, self.starts[:-1], lengths, self.positions, self.size, name)
+
+        def why(run: int) -> PseudomountError:
+            message = f"{name}: {int(lengths[run])} bytes from {int(self.starts[run])} on are lost, {lost}"
+            return CorruptionError(message, device=inner.name, structure="data runs")
+
+        bad = self.positions == BAD
+        where = np.where(bad, ZERO, self.positions)
+        return MappedDevice(inner, self.starts[:-1], lengths, where, self.size, name, damaged=bad, why=why)
 
     def counter(self, which: Bools) -> Callable[[Int64s], Int64s]:
         """A function that says how many bytes before each of some places belong to the segments `which`."""
@@ -191,6 +204,13 @@ def read_segments(
     out = np.zeros(int(counts.sum()), np.uint8)
     out[np.repeat(mask, counts)] = batch.buffer
     return out, errors
+
+
+def stretches(group: Int64s) -> Iterator[tuple[int, int]]:
+    """(first, end) of each stretch of equal numbers."""
+    if len(group):
+        firsts = np.flatnonzero(np.concatenate(([True], group[1:] != group[:-1]))).tolist()
+        yield from zip(firsts, [*firsts[1:], len(group)], strict=True)
 
 
 class BytesDevice(BlockDevice):

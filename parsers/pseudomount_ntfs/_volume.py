@@ -16,6 +16,7 @@ from pseudomount.errors import CorruptionError, PathNotFoundError, PseudomountEr
 from pseudomount.findings import FindingLog, Severity
 from pseudomount_ntfs._batch import Batch, Values
 from pseudomount_ntfs._boot import Geometry
+from pseudomount_ntfs._free import FreeClusters
 from pseudomount_ntfs._layout import (
     DELETED,
     MAGIC_FILE,
@@ -65,6 +66,7 @@ class Volume:
         """
         self.device, self.geometry, self.findings = device, geometry, findings
         self.mirror_used = False
+        self.free = FreeClusters(self)
         self.mft = self._bootstrap()
 
     # -- the MFT -------------------------------------------------------------------------------------------------
@@ -246,7 +248,10 @@ class Volume:
             damage,
         )
         lists = batch.of_type(AttributeType.ATTRIBUTE_LIST)
-        return self._merge(batch, lists) if len(lists) else batch
+        merged = self._merge(batch, lists) if len(lists) else batch
+        for row in np.flatnonzero(deleted).tolist():
+            batch.damage.pop(row, None)  # what is left of a deleted file is all that there is
+        return merged
 
     def batches(self, references: UInt64s) -> Iterator[tuple[int, Batch]]:
         """Any number of files in batches, each with the place of its first file in the question."""
@@ -308,9 +313,13 @@ class Volume:
         owner = batch.references[rows]
         # A batch may ask with sequence number 0, "any"; the record knows its own.
         same = record_numbers(base) == record_numbers(owner)
-        same &= (base >> np.uint64(SEQUENCE_SHIFT)).astype(np.int64) == batch.sequence[rows]
-        same &= header["sequence"] == (references >> np.uint64(SEQUENCE_SHIFT))
-        same &= (header["flags"] & RecordFlag.IN_USE) != 0
+        # The sequence number goes up when a record is freed, and leaves out 0: deleted files know the ones before.
+        gone = (owner & np.uint64(DELETED)) != 0
+        told = (base >> np.uint64(SEQUENCE_SHIFT)).astype(np.int64)
+        same &= (told == batch.sequence[rows]) | (gone & (told % 0xFFFF + 1 == batch.sequence[rows]))
+        told = (references >> np.uint64(SEQUENCE_SHIFT)).astype(np.int64)
+        same &= (told == header["sequence"]) | (gone & (told % 0xFFFF + 1 == header["sequence"]))
+        same &= ((header["flags"] & RecordFlag.IN_USE) != 0) != gone
         for i in np.flatnonzero(~(good & same)).tolist():
             error = errors.get(i) or self.damaged(int(numbers[i]), "it should hold more of a file, and belongs to none")
             batch.damage.setdefault(int(rows[i]), error)
@@ -360,7 +369,18 @@ class Volume:
         owner = group[which]
         # Runs of one stream that overlap or go backwards: what comes later is not believed.
         fresh = _ascending(owner, vcn, vcn + count)
-        return owner[fresh], vcn[fresh], count[fresh], lcn[fresh]
+        runs = owner[fresh], vcn[fresh], count[fresh], lcn[fresh]
+        # Clusters that a deleted file had and that others have by now are as good as lost.
+        deleted = (batch.references[attributes.row[picks]] & np.uint64(DELETED)) != 0
+        if not deleted.any():
+            return runs
+        if deleted.all():
+            return self.free.left_of(runs)
+        gone = deleted[runs[0]]
+        left = self.free.left_of(tuple(column[gone] for column in runs))
+        both = [np.concatenate((column[~gone], more)) for column, more in zip(runs, left, strict=True)]
+        order = np.lexsort((both[1], both[0]))
+        return both[0][order], both[1][order], both[2][order], both[3][order]
 
     def streams(self, batch: Batch, picks: Int64s, *, initialized: bool = False, whole: bool = False) -> list[Segments]:
         """Where non-resident streams lie, by the attributes that begin them.
