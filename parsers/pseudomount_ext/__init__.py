@@ -220,7 +220,8 @@ class ExtFileSystem(FileSystem):
         inodes, problems = self._inodes.read_unique(unique)
         errors = {i: problems[row] for i, row in enumerate(place.tolist()) if row in problems} if problems else {}
         rows = file_rows(inodes.take(place), errors, asked)
-        alone = np.flatnonzero(asked >= lay.NAME_ONLY)
+        number = asked & np.uint64(lay.NUMBER_MASK)
+        alone = np.flatnonzero((asked >= lay.NAME_ONLY) & (number >= 1) & (number <= self._volume.superblock.inodes))
         if not len(alone):
             return rows
         order = np.arange(len(asked))
