@@ -49,7 +49,8 @@ from pseudomount_ntfs._layout import (
     RecordFlag,
     RecordNumber,
 )
-from pseudomount_ntfs._names import default_upcase, fold_hashes, units_from_wtf8, unusable, wtf8
+from pseudomount_ntfs._match import match_names
+from pseudomount_ntfs._names import default_upcase, units_from_wtf8, unusable, wtf8
 from pseudomount_ntfs._reparse import link_parts, tag_type
 from pseudomount_ntfs._runs import BytesDevice
 from pseudomount_ntfs._scan import scan_volume
@@ -226,34 +227,10 @@ class Ntfs(FileSystem):
             entries = read_names(self._volume, batch, errors, wanted)
             for row, error in batch.damage.items():
                 errors.setdefault(row, error)
-            hits = self._match(entries, directory[rows], [names[row] for row in rows.tolist()])
+            hits = match_names(entries, directory[rows], [names[row] for row in rows.tolist()], upcase)
             found[rows], there = hits >= 0, hits >= 0
             reference[rows[there]] = entries.reference[hits[there]]
         return found, reference
-
-    def _match(self, entries: Entries, directory: Int64s, names: list[UInt16s]) -> Int64s:
-        """The entry that each name finds in its directory, -1 for none."""
-        hits = np.full(len(names), -1, np.int64)
-        if not len(entries) or not names:
-            return hits
-        upcase = self.upcase()
-        offsets = np.zeros(len(names) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, names), np.int64, len(names)), out=offsets[1:])
-        units = np.concatenate(names)
-        exact = _Candidates(entries, directory, units, offsets, np.arange(0x10000, dtype=np.uint16))
-        folded = _Candidates(entries, directory, units, offsets, upcase)
-        # Names that differ in case alone are compared once, however many are asked for.
-        known: dict[tuple[int, bytes], int] = {}
-        for i, name in enumerate(names):
-            hits[i] = next((entry for entry in exact.of(i) if np.array_equal(entries.name(entry), name)), -1)
-            if hits[i] >= 0:
-                continue
-            key = int(directory[i]), upcase[name].tobytes()
-            if key not in known:
-                same = [entry for entry in folded.of(i) if upcase[entries.name(entry)].tobytes() == key[1]]
-                known[key] = min(same, key=lambda entry: entries.name(entry).tolist(), default=-1)
-            hits[i] = known[key]
-        return hits
 
     def upcase(self) -> UInt16s:
         """The volume's table of upper case, (65536,)."""
@@ -494,28 +471,6 @@ class Ntfs(FileSystem):
             return {"system.ntfs_acl": self._descriptors[int(info["security"][0])]}
         data = self._value(batch, AttributeType.SECURITY_DESCRIPTOR, DESCRIPTOR_LIMIT)
         return {} if data is None else {"system.ntfs_acl": data}
-
-
-class _Candidates:
-    """The entries that may be the ones asked for: those of the same directory and hash.
-
-    `units` and `offsets` are the names asked for; `table` is what is applied to each unit before it is hashed.
-    """
-
-    def __init__(self, entries: Entries, directory: Int64s, units: UInt16s, offsets: Int64s, table: UInt16s) -> None:
-        hashes, wanted = fold_hashes(entries.units, entries.offsets, table), fold_hashes(units, offsets, table)
-        _, rank = np.unique(np.concatenate((hashes, wanted)), return_inverse=True)
-        base = np.int64(len(rank))
-        keys = entries.query * base + rank[: len(hashes)]
-        asked = directory * base + rank[len(hashes) :]
-        self._order = np.argsort(keys, kind="stable")
-        self._low = np.searchsorted(keys[self._order], asked, side="left")
-        self._high = np.searchsorted(keys[self._order], asked, side="right")
-
-    def of(self, i: int) -> list[int]:
-        """The entries for name i."""
-        found: list[int] = self._order[self._low[i] : self._high[i]].tolist()
-        return found
 
 
 def _entry_types(entries: Entries) -> UInt8s:
